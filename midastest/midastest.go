@@ -1,0 +1,189 @@
+// Package midastest is a Midas (米大师) for tests. It takes orders and checks them as the
+// real one does (signature, session cookies, required parameters, limits), lets players
+// pay, sends the signed delivery callback and judges the answer.
+//
+// A test of a backend:
+//
+//	srv := midastest.NewServer(midastest.Config{AppID: "1450000000", AppKey: "key", Errorf: t.Errorf})
+//	defer srv.Close()
+//	client, _ := midas.New(midas.Config{AppID: "1450000000", AppKey: "key", Gateway: srv.Gateway(), DeliveryPath: "/pay/notify"})
+//	srv.DeliverToHandler(client.DeliveryHandler(shop.deliver), "/pay/notify")
+//	… place an order through the backend …
+//	receipt, _ := srv.Pay(ctx, token)
+//	if !receipt.Accepted { t.Error(receipt.Reason) }
+//
+// What it cannot know is how strict the real Midas is where the protocol is open; it
+// then follows docs/protocol.md.
+package midastest
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/midas-go/midas"
+)
+
+// Config configures a [Server]. Every field has a usable zero value.
+type Config struct {
+	AppID  string // offer id of the only app it knows; empty means "1450000000"
+	AppKey string // pay key of that app; empty means "midastest-demo-key"
+
+	// Like is the gateway to play: how requests are signed, what org_loc holds, whether
+	// pay_token is asked for. Its BaseURL does not matter. The zero value means
+	// midas.Sandbox().
+	Like midas.Gateway
+
+	// Now optionally specifies the clock that tokens expire by and that callbacks are
+	// stamped with. If nil, time.Now. The time an answer takes is measured on the real clock
+	// (in a testing/synctest bubble: on the bubble's).
+	Now func() time.Time
+
+	// Errorf is told of every bad request, in words: t.Errorf in a test. If nil, the words
+	// are in the answer alone.
+	Errorf func(format string, args ...any)
+
+	// HTTPClient optionally specifies the client for callbacks, for a delivery URL with a
+	// certificate of your own. Redirects are never followed.
+	HTTPClient *http.Client
+
+	// OnOrder is called for every request for an order, accepted or not, before it is answered.
+	OnOrder func(OrderAttempt)
+}
+
+// Server is a fake Midas. It is safe for concurrent use, and an [http.Handler] as well.
+type Server struct {
+	cfg  Config
+	http *httptest.Server // nil without a socket
+
+	mu      sync.Mutex
+	orders  map[string]*order // by token
+	faults  []Fault
+	serial  int     // of the last payment
+	deliver *target // nil until DeliverTo or DeliverToHandler
+}
+
+// NewServer returns a Server that listens on a free port of the loopback interface. Close it.
+func NewServer(cfg Config) *Server {
+	s := New(cfg)
+	s.http = httptest.NewServer(s)
+	return s
+}
+
+// New returns a Server without a socket, for use as an [http.Handler] or through
+// [Server.HTTPClient]; also inside a testing/synctest bubble, where sockets never go idle.
+func New(cfg Config) *Server {
+	if cfg.AppID == "" {
+		cfg.AppID = "1450000000"
+	}
+	if cfg.AppKey == "" {
+		cfg.AppKey = "midastest-demo-key"
+	}
+	if cfg.Like == (midas.Gateway{}) {
+		cfg.Like = midas.Sandbox()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Server{cfg: cfg, orders: make(map[string]*order)}
+}
+
+// Close stops listening. It waits for requests that are being answered.
+func (s *Server) Close() {
+	if s.http != nil {
+		s.http.Close()
+	}
+}
+
+// AppID and AppKey return what goes into midas.Config.
+func (s *Server) AppID() string { return s.cfg.AppID }
+
+// AppKey returns the pay key that goes into midas.Config.
+func (s *Server) AppKey() string { return s.cfg.AppKey }
+
+// Gateway returns the gateway for midas.Config. Without a socket its host does not exist:
+// use [Server.HTTPClient] with it.
+func (s *Server) Gateway() midas.Gateway {
+	g := s.cfg.Like
+	g.BaseURL = "http://midas.test"
+	if s.http != nil {
+		g.BaseURL = s.http.URL
+	}
+	return g
+}
+
+// HTTPClient returns a client for midas.Config whose requests reach s without a socket.
+func (s *Server) HTTPClient() *http.Client {
+	return &http.Client{Transport: inProcess{s}}
+}
+
+// DeliverTo sets the delivery URL, as it would be registered at Tencent; callbacks are
+// signed for its path. It panics if url is not an absolute http or https URL with a path.
+func (s *Server) DeliverTo(deliveryURL string) {
+	u, err := url.Parse(deliveryURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path == "" || u.RawQuery != "" {
+		panic(fmt.Sprintf("midastest: DeliverTo(%q): want an absolute URL with a path and without a query", deliveryURL))
+	}
+	client := http.Client{}
+	if s.cfg.HTTPClient != nil {
+		client = *s.cfg.HTTPClient
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	s.setTarget(&target{client: &client, url: deliveryURL, path: u.Path})
+}
+
+// DeliverToHandler sets a handler to be called without a socket, and the path that the
+// delivery URL would have: callbacks are signed for it.
+func (s *Server) DeliverToHandler(h http.Handler, path string) {
+	s.setTarget(&target{client: &http.Client{Transport: inProcess{h}}, url: "http://backend.test" + path, path: path})
+}
+
+// A target is where callbacks go.
+type target struct {
+	client *http.Client
+	url    string
+	path   string // the registered path
+}
+
+func (s *Server) setTarget(t *target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deliver = t
+}
+
+// inProcess is a transport that calls a handler instead of a server. The handler may
+// outlive the request, as behind a socket.
+type inProcess struct{ handler http.Handler }
+
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	in := r.Clone(r.Context())
+	in.RequestURI = r.URL.RequestURI()
+	in.RemoteAddr = "192.0.2.1:1234"
+	rec := httptest.NewRecorder()
+	done := make(chan any, 1)
+	go func() {
+		defer func() { done <- recover() }()
+		t.handler.ServeHTTP(rec, in)
+	}()
+	select {
+	case p := <-done:
+		if p != nil { // net/http would close the connection
+			return nil, fmt.Errorf("the handler panicked: %v", p)
+		}
+		resp := rec.Result()
+		resp.Request = r
+		return resp, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+// complain reports a bad request.
+func (s *Server) complain(format string, args ...any) {
+	if s.cfg.Errorf != nil {
+		s.cfg.Errorf("midastest: "+format, args...)
+	}
+}

@@ -1,0 +1,326 @@
+package midastest
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/midas-go/midas"
+)
+
+const buyGoods = "/mpay/buy_goods_m"
+
+// A Fault is what goes wrong with one order. The fields can be combined; the zero value
+// is an order that works.
+type Fault struct {
+	Delay  time.Duration // before answering, or until the caller hangs up
+	Status int           // HTTP status, with an HTML page as a proxy sends it
+	Ret    int           // a refusal with this ret, Msg and Code
+	Msg    string
+	Code   string // err_code
+	HTML   bool   // status 200 and an HTML page
+	Cut    bool   // the connection ends in the middle of the body
+	Body   string // this body instead of any other
+}
+
+// NextOrders sets the faults of the next orders, one each, in this sequence; after them
+// orders work again. They are met before anything is checked.
+func (s *Server) NextOrders(faults ...Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, faults...)
+}
+
+// An OrderAttempt is a request for an order and what became of it.
+type OrderAttempt struct {
+	Time     time.Time
+	RawQuery string     // as received: it holds openkey, pfkey and sig
+	Params   url.Values // decoded, nil if the query could not be read
+	Cookies  []*http.Cookie
+	Token    string // of the order; empty if it was refused
+	Ret      int    // as answered
+	Problem  string // what is wrong, in words; empty if nothing
+	// BaseString is what should have been signed, where the signature is the problem.
+	BaseString string
+}
+
+// An order is an order that was accepted, or made by the app.
+type order struct {
+	params url.Values
+	login  midas.Login
+	made   time.Time
+}
+
+// refusal is an answer with a ret other than 0.
+type refusal struct {
+	ret        int
+	msg, code  string
+	problem    string // for the developer
+	baseString string
+}
+
+// refuse is a refusal for a bad parameter.
+func refuse(param, problem string) *refusal {
+	return &refusal{ret: 1001, msg: "请求参数错误：(" + param + ")", problem: "parameter " + param + ": " + problem}
+}
+
+// ServeHTTP answers requests for orders.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != buyGoods {
+		s.complain("%s %s: no such path; orders go to %s", r.Method, r.URL.Path, buyGoods)
+		http.Error(w, "midastest: no such path; orders go to "+buyGoods, http.StatusNotFound)
+		return
+	}
+	fault := s.nextFault()
+	if fault.Delay > 0 {
+		timer := time.NewTimer(fault.Delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8") // as the real one
+	switch {
+	case fault.Body != "":
+		if fault.Status != 0 {
+			w.WriteHeader(fault.Status)
+		}
+		fmt.Fprint(w, fault.Body)
+	case fault.Status != 0 || fault.HTML:
+		if fault.Status != 0 {
+			w.WriteHeader(fault.Status)
+		}
+		// Proxies like to repeat the URL.
+		fmt.Fprintf(w, "<html><body><h1>midastest: fault asked for</h1><p>%s</p></body></html>", strings.ReplaceAll(r.URL.String(), "&", "&amp;"))
+	case fault.Ret != 0:
+		fmt.Fprint(w, refusalJSON(fault.Ret, fault.Msg, fault.Code))
+	default:
+		body := s.answer(r)
+		if fault.Cut { // promise the whole, send half
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			body = body[:len(body)/2]
+		}
+		fmt.Fprint(w, body)
+	}
+}
+
+func (s *Server) nextFault() Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.faults) == 0 {
+		return Fault{}
+	}
+	fault := s.faults[0]
+	s.faults = s.faults[1:]
+	return fault
+}
+
+// answer checks an order, keeps it, and returns the body of the answer.
+func (s *Server) answer(r *http.Request) string {
+	attempt := OrderAttempt{Time: s.cfg.Now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies()}
+	params, login, refused := s.check(r)
+	attempt.Params = params
+	if refused != nil {
+		attempt.Ret, attempt.Problem, attempt.BaseString = refused.ret, refused.problem, refused.baseString
+		s.complain("order refused: %s", refused.problem)
+		s.observe(attempt)
+		return refusalJSON(refused.ret, refused.msg, refused.code)
+	}
+	attempt.Token = s.keep(&order{params, login, attempt.Time})
+	s.observe(attempt)
+	urlParams := "/v1/sx8/" + s.cfg.AppID + "/mobile_goods_info?token_id=" + attempt.Token
+	return `{"ret":0,"token":` + quote(attempt.Token) + `,"url_params":` + quote(urlParams) + `,"attach":""}`
+}
+
+func (s *Server) observe(attempt OrderAttempt) {
+	if s.cfg.OnOrder != nil {
+		s.cfg.OnOrder(attempt)
+	}
+}
+
+// keep stores an order under a new token.
+func (s *Server) keep(o *order) (token string) {
+	var b [16]byte
+	rand.Read(b[:])
+	token = fmt.Sprintf("%X%05d", b, o.made.UnixMilli()%100_000)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orders[token] = o
+	return token
+}
+
+func refusalJSON(ret int, msg, code string) string {
+	body := `{"ret":` + strconv.Itoa(ret) + `,"msg":` + quote(msg)
+	if code != "" {
+		body += `,"err_code":` + quote(code)
+	}
+	return body + "}"
+}
+
+// quote writes JSON as Midas's PHP does, with "/" escaped.
+func quote(s string) string {
+	text, _ := json.Marshal(s) // a string always marshals
+	return strings.ReplaceAll(string(text), "/", `\/`)
+}
+
+// check verifies a request for an order against protocol.md 2, 3 and 4.
+func (s *Server) check(r *http.Request) (url.Values, midas.Login, *refusal) {
+	if r.Method != http.MethodGet {
+		return nil, "", refuse("method", r.Method+", want GET; the signature covers it")
+	}
+	params, err := url.ParseQuery(r.URL.RawQuery) // a sender escapes everything, so a strict parser will do
+	if err != nil {
+		return nil, "", refuse("query", "cannot be read: a value is not percent-encoded")
+	}
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		if len(params[name]) > 1 {
+			return params, "", refuse(name, "sent twice")
+		}
+	}
+	for _, name := range []string{"openid", "openkey", "appid", "ts", "pf", "pfkey", "zoneid", "payitem", "goodsmeta", "sig"} {
+		if params.Get(name) == "" {
+			return params, "", refuse(name, "missing or empty")
+		}
+	}
+	if params.Get("appid") != s.cfg.AppID {
+		return params, "", &refusal{ret: 1016, msg: "no permission", code: "1016-1016-0", problem: "parameter appid: " + strconv.Quote(params.Get("appid")) + " is not this app's offer id"}
+	}
+	signedPath := s.cfg.Like.SignPrefix + buyGoods
+	want := midas.Sign(r.Method, signedPath, params, s.cfg.AppKey)
+	if subtle.ConstantTimeCompare([]byte(want), []byte(params.Get("sig"))) != 1 {
+		return params, "", &refusal{ret: 1001, msg: "sig error", baseString: midas.BaseString(r.Method, signedPath, params),
+			problem: "the signature differs: wrong pay key, wrong signed path (here " + signedPath + "), or wrong encoding"}
+	}
+	login, refused := s.checkCookies(r, params)
+	if refused == nil {
+		refused = checkParams(params, login)
+	}
+	return params, login, refused
+}
+
+// checkCookies returns the login that the session cookies stand for (protocol.md 4).
+func (s *Server) checkCookies(r *http.Request, params url.Values) (midas.Login, *refusal) {
+	notLoggedIn := func(problem string) *refusal {
+		return &refusal{ret: 1018, msg: "请先登录", code: "1018--2-20", problem: problem}
+	}
+	cookie := func(name string) string {
+		if c, err := r.Cookie(name); err == nil {
+			return c.Value
+		}
+		return ""
+	}
+	login, known := map[[2]string]midas.Login{
+		{"openid", "kp_actoken"}:    midas.QQ,
+		{"hy_gameid", "wc_actoken"}: midas.WeChat,
+		{"hy_gameid", "st_dummy"}:   midas.Guest,
+		{"openid", "openkey"}:       midas.H5,
+	}[[2]string{cookie("session_id"), cookie("session_type")}]
+	if !known {
+		return "", notLoggedIn(fmt.Sprintf("cookies session_id=%q and session_type=%q belong to no login", cookie("session_id"), cookie("session_type")))
+	}
+	if want := strings.ReplaceAll(s.cfg.Like.OrgLocPrefix+buyGoods, "/", "%2F"); cookie("org_loc") != want {
+		return "", notLoggedIn(fmt.Sprintf("cookie org_loc=%q, want %q", cookie("org_loc"), want))
+	}
+	if s.cfg.Like.PayToken {
+		switch payToken, sent := params["pay_token"]; {
+		case !sent:
+			return "", refuse("pay_token", "not sent; this gateway wants it always")
+		case login == midas.QQ && payToken[0] == "":
+			return "", refuse("pay_token", "empty with a QQ login")
+		case login == midas.WeChat && payToken[0] != "":
+			return "", refuse("pay_token", "not empty with a WeChat login")
+		}
+	}
+	return login, nil
+}
+
+// checkParams checks the limits of protocol.md 3. They are written a second time on
+// purpose: a fake that shared the client's checks would share its mistakes.
+func checkParams(params url.Values, login midas.Login) *refusal {
+	openid := params.Get("openid")
+	if login == midas.Guest && (utf8.RuneCountInString(openid) > 32 || strings.ContainsAny(openid, "'<>()|&=*^")) {
+		return refuse("openid", "a guest's has at most 32 characters and none of ' < > ( ) | & = * ^")
+	}
+	if _, err := strconv.ParseUint(params.Get("ts"), 10, 63); err != nil {
+		return refuse("ts", "not unix seconds")
+	}
+	for _, limit := range []struct {
+		name  string
+		bytes int
+	}{{"pf", 150}, {"payitem", 511}, {"goodsurl", 511}, {"app_metadata", 128}} {
+		if len(params.Get(limit.name)) > limit.bytes {
+			return refuse(limit.name, fmt.Sprintf("over %d bytes", limit.bytes))
+		}
+	}
+	items, total, refused := readPayItem(params.Get("payitem"))
+	if refused != nil {
+		return refused
+	}
+	if amt := params.Get("amt"); amt != "" {
+		if sum, err := midas.ParseQPoints(amt); err != nil || sum != total {
+			return refuse("amt", "not the sum of price*num in Q-points; best left out")
+		}
+	}
+	meta := params.Get("goodsmeta")
+	if !utf8.ValidString(meta) || utf8.RuneCountInString(meta) > 256 || strings.Count(meta, "*") != 1 || strings.ContainsAny(meta, "\r\n") {
+		return refuse("goodsmeta", "want name*description, one pair, at most 256 characters of UTF-8 without line breaks")
+	}
+	appMode := params.Get("appmode")
+	switch {
+	case appMode != "" && appMode != "1" && appMode != "2":
+		return refuse("appmode", "want 1 or 2")
+	case len(items) > 1 && appMode != "1":
+		return refuse("appmode", "must be 1 with several items")
+	}
+	if maxNum := params.Get("max_num"); maxNum != "" {
+		n, err := strconv.Atoi(maxNum)
+		if err != nil || appMode == "1" || n <= items[0].Quantity {
+			return refuse("max_num", "want a number above num, with appmode 2")
+		}
+	}
+	if strings.ContainsFunc(params.Get("app_metadata"), func(c rune) bool { return c >= utf8.RuneSelf }) {
+		return refuse("app_metadata", "not ASCII")
+	}
+	if format := params.Get("format"); format != "" && format != "json" {
+		return refuse("format", "want json")
+	}
+	if account := params.Get("accounttype"); account != "" && account != "common" && account != "security" {
+		return refuse("accounttype", "want common or security")
+	}
+	return nil
+}
+
+// readPayItem reads id*price*num, joined by ";", and returns the sum too.
+func readPayItem(s string) (items []midas.Item, total midas.Amount, refused *refusal) {
+	for _, part := range strings.Split(s, ";") {
+		fields := strings.Split(part, "*")
+		if len(fields) != 3 || fields[0] == "" || strings.ContainsFunc(fields[0], func(c rune) bool { return c <= ' ' || c > '~' || c == '|' }) {
+			return nil, 0, refuse("payitem", strconv.Quote(part)+" is not id*price*num with a plain ASCII id")
+		}
+		price, err := midas.ParseQPoints(fields[1])
+		if err != nil || price == 0 {
+			return nil, 0, refuse("payitem", "price "+strconv.Quote(fields[1])+" is not Q-points with at most one decimal")
+		}
+		num, err := strconv.Atoi(fields[2])
+		if err != nil || num < 1 {
+			return nil, 0, refuse("payitem", "num "+strconv.Quote(fields[2])+" is not a number from 1")
+		}
+		if price > 2_000_000_000 || num > 2_000_000_000 || total+price*midas.Amount(num) > 2_000_000_000 {
+			return nil, 0, refuse("payitem", "over 2,000,000,000 fen in all")
+		}
+		total += price * midas.Amount(num)
+		items = append(items, midas.Item{ID: fields[0], Price: price, Quantity: num})
+	}
+	return items, total, nil
+}

@@ -1,0 +1,107 @@
+package midastest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+	"unicode"
+)
+
+// Patience is how long Midas waits for the answer to a callback; then it hangs up, reports
+// "system busy" and may cancel the charge (protocol.md 1).
+const Patience = 2 * time.Second
+
+// A Receipt is what became of a callback.
+type Receipt struct {
+	URL      string // what was called, signature included
+	BillNo   string
+	Status   int           // HTTP status; 0 without an answer
+	Body     []byte        // the answer's bytes
+	Took     time.Duration // until the last byte of the answer
+	Accepted bool          // whether Midas takes the item for delivered
+	Reason   string        // why not, in words; empty if accepted
+
+	Duplicates []*Receipt // with the option Duplicates(n): the other n-1
+}
+
+// Deliver sends a callback with this raw query to the delivery URL, whatever it holds: a
+// repeat, a forgery, noise. The error is ctx.Err(), or says that no delivery URL is set.
+func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error) {
+	s.mu.Lock()
+	to := s.deliver
+	s.mu.Unlock()
+	if to == nil {
+		return nil, fmt.Errorf("midastest: Deliver: %w", errNoTarget)
+	}
+	receipt := &Receipt{URL: to.url + "?" + rawQuery}
+	if params, err := url.ParseQuery(rawQuery); err == nil {
+		receipt.BillNo = params.Get("billno")
+	}
+
+	patience, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(patience, http.MethodGet, receipt.URL, nil)
+	if err != nil {
+		return nil, fmt.Errorf("midastest: Deliver: %w", err)
+	}
+	start := time.Now()
+	resp, err := to.client.Do(req)
+	if err == nil {
+		receipt.Status = resp.StatusCode
+		receipt.Body, err = io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		resp.Body.Close()
+	}
+	receipt.Took = time.Since(start)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case patience.Err() != nil:
+		receipt.Reason = "no answer within 2s: Midas hangs up and may cancel the charge"
+	case err != nil:
+		receipt.Reason = "no answer: " + err.Error()
+	default:
+		receipt.Reason = Judge(receipt.Status, receipt.Body, receipt.Took)
+	}
+	receipt.Accepted = receipt.Reason == ""
+	return receipt, nil
+}
+
+// Judge says why Midas would not take an answer to a callback for a delivery, or returns ""
+// if it would: status 200, within [Patience], and exactly {"ret":0,"msg":"OK"}.
+func Judge(status int, body []byte, took time.Duration) string {
+	var reply struct {
+		Ret *int
+		Msg *string
+	}
+	inJSON := json.Unmarshal(body, &reply) == nil && reply.Ret != nil && reply.Msg != nil
+	switch {
+	case took > Patience:
+		return fmt.Sprintf("took %s: Midas hangs up after 2s and may cancel the charge", took.Round(time.Millisecond))
+	case status/100 == 3:
+		return fmt.Sprintf("status %d, a redirect: is the handler mounted at the registered path, trailing slash included?", status)
+	case status != http.StatusOK:
+		return fmt.Sprintf("status %d, want 200", status)
+	case string(body) == `{"ret":0,"msg":"OK"}`:
+		return ""
+	case len(body) == 0:
+		return "the body is empty"
+	case bytes.HasPrefix(body, []byte("\xef\xbb\xbf")):
+		return "the body begins with a byte order mark"
+	case bytes.HasSuffix(body, []byte("\n")):
+		return "the body ends in a newline: json.Encoder and fmt.Fprintln write one"
+	case bytes.ContainsFunc(body, unicode.IsSpace):
+		return "the body holds a blank, a tab or a line break"
+	case !inJSON:
+		return `the body is not {"ret":…,"msg":"…"}`
+	case *reply.Ret != 0:
+		return fmt.Sprintf("the backend answered ret %d (%s)", *reply.Ret, *reply.Msg)
+	case *reply.Msg != "OK":
+		return fmt.Sprintf("msg is %q, want OK", *reply.Msg)
+	}
+	return `the body is JSON but not the bytes {"ret":0,"msg":"OK"}`
+}
