@@ -1,0 +1,209 @@
+package midassql
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/midas-go/midas"
+)
+
+// Once returns the DeliverFunc that runs grant in a transaction, exactly once for each
+// (OpenID, BillNo), however often, wherever and however concurrently it is called. A
+// payment that was granted before is nil again. Two payments for one token are both
+// granted: they are two (protocol.md 1).
+//
+// The transaction's steps are: the delivery is inserted under its unique key; the stored
+// order is looked up by token and compared; grant runs; commit. An error anywhere rolls all
+// of it back:
+//
+//   - [midas.ErrTokenNotFound] if there is no such order (but see Options.AcceptAppOrders);
+//   - a [*midas.ParamError] naming openid or payitem if the payment differs from the order.
+//     A different quantity is right only up to the order's MaxQuantity; a lower charge
+//     is a discount and always right (protocol.md 5);
+//   - grant's own error, wrapped;
+//   - any other error if the database failed or ctx ended.
+//
+// Errors that Options.Transient reports are answered by another try as long as ctx lasts. A
+// commit that failed is not tried again unless the database said that it rolled back:
+// nobody knows its outcome. That is an error, so ret 1 is answered, and the next
+// callback finds the row or grants. nil is returned only after a commit known to have
+// happened.
+//
+// grant works through tx alone, since it may run again after a rollback. It must return
+// every error of tx (on MySQL a deadlock has rolled everything back, and what follows
+// would be committed on its own), must not commit or roll back itself, and gives up when
+// ctx ends. It should be quick: ctx ends 1.5 s after the callback came.
+//
+// Once panics if grant is nil. The DeliverFunc is safe for concurrent use. It returns soon
+// after ctx ended, apart from a commit under way, which takes as long as the driver waits.
+func (s *Store) Once(grant func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error) midas.DeliverFunc {
+	if grant == nil {
+		panic("midassql: Once without a grant")
+	}
+	return func(ctx context.Context, d *midas.Delivery) error {
+		err := s.retry(ctx, func() (again bool, err error) { return s.deliver(ctx, grant, d) })
+		if err != nil {
+			return fmt.Errorf("midassql: %w", err)
+		}
+		return nil
+	}
+}
+
+// deliver is one try. again says that another one may succeed, and that this one is known
+// not to have been committed.
+func (s *Store) deliver(ctx context.Context, grant func(context.Context, *sql.Tx, *midas.Delivery) error, d *midas.Delivery) (again bool, err error) {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return s.opts.Transient(err), err
+	}
+	defer tx.Rollback() // does nothing after a commit
+
+	before, err := s.inTransaction(ctx, tx, grant, d)
+	if err != nil {
+		return s.opts.Transient(err), err
+	}
+	if before {
+		return false, nil
+	}
+	if err := tx.Commit(); err != nil {
+		// Any other failure, a broken connection above all, may come after the commit.
+		return rolledBack(err) && s.opts.Transient(err), fmt.Errorf("commit, outcome unknown: %w", err)
+	}
+	return false, nil
+}
+
+// inTransaction does what is to be committed. before says that it was committed by an
+// earlier transaction: this one is to be rolled back.
+func (s *Store) inTransaction(ctx context.Context, tx *sql.Tx, grant func(context.Context, *sql.Tx, *midas.Delivery) error, d *midas.Delivery) (before bool, err error) {
+	// The insert is the first statement. It waits for a concurrent one of the same key,
+	// and SQLite would refuse a write after a read that another write has outdated.
+	before, err = s.insertDelivery(ctx, tx, d)
+	if before || err != nil {
+		return before, err
+	}
+	if err := s.compare(ctx, tx, d); err != nil {
+		return false, err
+	}
+	return false, grant(ctx, tx, d)
+}
+
+// insertDelivery inserts d, and reports whether a committed transaction has done so before.
+func (s *Store) insertDelivery(ctx context.Context, tx *sql.Tx, d *midas.Delivery) (before bool, err error) {
+	if err := errors.Join(checkKey("openid", d.OpenID), checkKey("billno", d.BillNo),
+		checkKey("token", d.Token), checkText("zoneid", d.ZoneID)); err != nil {
+		return false, err
+	}
+	items, err := json.Marshal(d.Items)
+	if err != nil {
+		return false, err
+	}
+	result, err := tx.ExecContext(ctx, s.sql.insertDelivery, d.OpenID, d.BillNo, d.Token, d.ZoneID,
+		string(items), int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix())
+	if err != nil {
+		return false, err
+	}
+	inserted, err := result.RowsAffected()
+	if err != nil || inserted == 1 {
+		return false, err
+	}
+	// Not inserted must mean that the row is there: a trigger, or a foreign key under INSERT
+	// IGNORE, could make it mean that a payment is lost.
+	var there int
+	if err := tx.QueryRowContext(ctx, s.sql.deliveryThere, d.OpenID, d.BillNo).Scan(&there); err != nil {
+		return false, err
+	}
+	if there != 1 {
+		return false, errors.New("the database ignored the insert of the delivery: is there a trigger or a foreign key on the table?")
+	}
+	return true, nil
+}
+
+// compare returns an error unless d is a payment for the stored order.
+func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+	var (
+		openID      string
+		items       []byte
+		maxQuantity int
+	)
+	err := tx.QueryRowContext(ctx, s.sql.order, d.Token).Scan(&openID, &items, &maxQuantity)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) && s.opts.AcceptAppOrders:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return midas.ErrTokenNotFound
+	case err != nil:
+		return err
+	}
+	var ordered []midas.Item
+	if err := json.Unmarshal(items, &ordered); err != nil {
+		return fmt.Errorf("the stored order cannot be read: %w", err)
+	}
+	if d.OpenID != openID {
+		return &midas.ParamError{Param: "openid", Reason: "is not the order's"}
+	}
+	return compareItems(d.Items, ordered, maxQuantity)
+}
+
+// compareItems returns a *midas.ParamError unless paid is what was ordered. The charged
+// amount is not compared: it may be less (protocol.md 5).
+func compareItems(paid, ordered []midas.Item, maxQuantity int) error {
+	refuse := func(format string, args ...any) error {
+		return &midas.ParamError{Param: "payitem", Reason: fmt.Sprintf(format, args...)}
+	}
+	if len(paid) != len(ordered) {
+		return refuse("%d items, %d were ordered", len(paid), len(ordered))
+	}
+	for i, item := range paid {
+		want := ordered[i]
+		fewest, most := want.Quantity, want.Quantity
+		if maxQuantity > 0 {
+			fewest, most = 1, maxQuantity
+		}
+		switch {
+		case item.ID != want.ID:
+			return refuse("item %d is not the one ordered", i)
+		case item.Price != want.Price:
+			return refuse("the price of item %d is %s, ordered was %s", i, item.Price, want.Price)
+		case item.Quantity < fewest || item.Quantity > most:
+			return refuse("the quantity of item %d is %d, allowed is %d to %d", i, item.Quantity, fewest, most)
+		}
+	}
+	return nil
+}
+
+// A StoredDelivery is a payment whose items were granted.
+type StoredDelivery struct {
+	OpenID, BillNo, Token, ZoneID string
+	Items                         []midas.Item
+	Charged                       midas.Amount
+	Called                        time.Time // Midas's clock, when it made the call that was granted
+	Granted                       time.Time // Options.Now, when the transaction began; to the second
+}
+
+// Deliveries iterates over what was granted in [from, to), oldest first, to be compared with
+// Tencent's bill. Transactions take a while: a range is complete a few seconds after its
+// end. The bill's clock is another one, so look a few minutes beyond its ends.
+//
+// It uses a connection until the loop ends: with SetMaxOpenConns(1) do not use the database
+// within it. An error, also that of ctx, comes as the last pair.
+func (s *Store) Deliveries(ctx context.Context, from, to time.Time) iter.Seq2[StoredDelivery, error] {
+	return all(ctx, s, scanDelivery, s.sql.listDeliveries, from.Unix(), to.Unix())
+}
+
+func scanDelivery(rows *sql.Rows) (StoredDelivery, error) {
+	var (
+		d               StoredDelivery
+		items           []byte
+		called, granted int64
+	)
+	if err := rows.Scan(&d.OpenID, &d.BillNo, &d.Token, &d.ZoneID, &items, &d.Charged, &called, &granted); err != nil {
+		return StoredDelivery{}, err
+	}
+	d.Called, d.Granted = time.Unix(called, 0), time.Unix(granted, 0)
+	return d, json.Unmarshal(items, &d.Items)
+}
