@@ -70,11 +70,14 @@ func (s *Store) deliver(ctx context.Context, grant func(context.Context, *sql.Tx
 	if before {
 		return false, nil
 	}
-	if err := tx.Commit(); err != nil {
-		// Any other failure, a broken connection above all, may come after the commit.
-		return rolledBack(err) && s.opts.Transient(err), fmt.Errorf("commit, outcome unknown: %w", err)
+	switch err := tx.Commit(); {
+	case err == nil:
+		return false, nil
+	case rolledBack(err):
+		return s.opts.Transient(err), err
+	default: // a connection, say, that may have broken after the commit
+		return false, fmt.Errorf("outcome of the commit unknown: %w", err)
 	}
-	return false, nil
 }
 
 // inTransaction does what is to be committed. before says that it was committed by an

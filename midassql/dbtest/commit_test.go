@@ -1,0 +1,216 @@
+package dbtest
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/require"
+)
+
+// A lossyConnector is SQLite behind a line that breaks where a test says so.
+type lossyConnector struct {
+	sqlite     driver.Driver
+	dsn        string
+	statements []string                 // of transactions, in order; tests use one goroutine
+	commit     func(tx driver.Tx) error // instead of tx.Commit
+	exec       func(statement string) error
+}
+
+func (c *lossyConnector) Driver() driver.Driver { return c.sqlite }
+
+func (c *lossyConnector) Connect(context.Context) (driver.Conn, error) {
+	conn, err := c.sqlite.Open(c.dsn)
+	return &lossyConn{conn, c}, err
+}
+
+type lossyConn struct {
+	driver.Conn
+	c *lossyConnector
+}
+
+func (l *lossyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	l.c.statements = append(l.c.statements, "BEGIN")
+	tx, err := l.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
+	return &lossyTx{tx, l.c}, err
+}
+
+func (l *lossyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	l.c.statements = append(l.c.statements, query)
+	if l.c.exec != nil {
+		if err := l.c.exec(query); err != nil {
+			return nil, err
+		}
+	}
+	return l.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
+}
+
+func (l *lossyConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	l.c.statements = append(l.c.statements, query)
+	return l.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+}
+
+type lossyTx struct {
+	driver.Tx
+	c *lossyConnector
+}
+
+func (l *lossyTx) Commit() error {
+	if l.c.commit == nil {
+		return l.Tx.Commit()
+	}
+	return l.c.commit(l.Tx)
+}
+
+// lossy puts a lossyConnector between db and its database.
+func lossy(t *testing.T) (*database, *lossyConnector) {
+	db := openDatabase(t, midassql.SQLite)
+	var path string
+	require.NoError(t, db.QueryRow("SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path))
+	c := &lossyConnector{sqlite: db.DB.Driver(), dsn: "file:" + path + "?_pragma=busy_timeout(500)&_txlock=immediate"}
+	db.DB = sql.OpenDB(c)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.DB.Close() })
+	return db, c
+}
+
+// serialisation is a refusal as PostgreSQL words it.
+type serialisation struct{}
+
+func (serialisation) Error() string    { return "could not serialize access" }
+func (serialisation) SQLState() string { return "40001" }
+
+func TestOKIsAnsweredOnlyAfterAKnownCommit(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		commit func(tx driver.Tx) error
+		grants int // how often the grant has run, the repeat included
+	}{
+		{"committed, and then the line broke", func(tx driver.Tx) error {
+			return errors.Join(tx.Commit(), driver.ErrBadConn)
+		}, 1},
+		{"committed, and then something else broke", func(tx driver.Tx) error {
+			return errors.Join(tx.Commit(), errors.New("unexpected EOF"))
+		}, 1},
+		{"committed, and then the time was over", func(tx driver.Tx) error {
+			return errors.Join(tx.Commit(), context.DeadlineExceeded)
+		}, 1},
+		{"not committed: the line broke before", func(tx driver.Tx) error {
+			return errors.Join(tx.Rollback(), driver.ErrBadConn)
+		}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			db, line := lossy(t)
+			store := db.store(t, midassql.Options{Transient: func(error) bool { return true }}) // the worst judge
+			ordered(t, store, "player", "token")
+			grants := 0
+			deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+				grants++
+				return db.grant(ctx, tx, d)
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+
+			line.commit = test.commit
+			err := deliver(ctx, paid("player", "token", "-1"))
+			require.Error(t, err, "nobody knows the outcome")
+			require.Equal(t, 1, midas.ReplyTo(err).Ret)
+			require.Equal(t, 1, grants, "and it is not for this call to find out")
+
+			line.commit = nil
+			require.NoError(t, deliver(t.Context(), paid("player", "token", "-1")), "the repeat finds the row, or grants")
+			require.Equal(t, test.grants, grants)
+			require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"), "granted once, whatever happened")
+		})
+	}
+}
+
+func TestACommitThatIsKnownToBeRolledBackIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{Transient: func(err error) bool { return errors.As(err, new(serialisation)) }})
+	ordered(t, store, "player", "token")
+	commits := 0
+	line.commit = func(tx driver.Tx) error {
+		if commits++; commits == 1 {
+			return errors.Join(tx.Rollback(), serialisation{})
+		}
+		return tx.Commit()
+	}
+	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
+	require.Equal(t, 2, commits)
+	require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
+}
+
+func TestABadConnectionIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	ordered(t, store, "player", "token")
+	inserts := 0
+	line.exec = func(statement string) error {
+		if strings.Contains(statement, "_deliveries") {
+			if inserts++; inserts <= 3 {
+				return driver.ErrBadConn
+			}
+		}
+		return nil
+	}
+	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
+	require.Equal(t, 4, inserts)
+	require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
+
+	// But not beyond the context.
+	line.exec = func(string) error { return driver.ErrBadConn }
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	err := store.Once(db.grant)(ctx, paid("player", "token", "-2"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorIs(t, err, driver.ErrBadConn, "the last failure is told")
+}
+
+func TestTransientIsTheCallersWord(t *testing.T) {
+	t.Parallel()
+	busy := errors.New("busy")
+	for _, again := range []bool{true, false} {
+		db := openDatabase(t, midassql.SQLite)
+		store := db.store(t, midassql.Options{Transient: func(err error) bool { return again && errors.Is(err, busy) }})
+		ordered(t, store, "player", "token")
+		tries := 0
+		err := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+			if tries++; tries == 1 {
+				return busy
+			}
+			return db.grant(ctx, tx, d)
+		})(t.Context(), paid("player", "token", "-1"))
+		if again {
+			require.NoError(t, err)
+			require.Equal(t, 2, tries)
+		} else {
+			require.ErrorIs(t, err, busy)
+			require.Equal(t, 1, tries)
+		}
+	}
+}
+
+func TestTheFirstStatementIsTheInsert(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	ordered(t, store, "player", "token")
+	line.statements = nil
+	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
+
+	var first []string
+	for _, statement := range line.statements {
+		first = append(first, strings.Join(strings.Fields(statement)[:min(3, len(strings.Fields(statement)))], " "))
+	}
+	require.Equal(t, []string{"BEGIN", "INSERT INTO " + db.prefix + "deliveries", "SELECT openid, items,", "INSERT INTO " + db.prefix + "items"}, first)
+}

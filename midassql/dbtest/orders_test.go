@@ -1,0 +1,192 @@
+package dbtest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestManyProcessesMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		var processes sync.WaitGroup
+		for range 8 {
+			store, err := midassql.New(db.open(), db.dialect, midassql.Options{TablePrefix: db.prefix, Transient: db.transient})
+			require.NoError(t, err)
+			processes.Go(func() {
+				for range 3 {
+					assert.NoError(t, store.Migrate(t.Context()))
+				}
+			})
+		}
+		processes.Wait()
+		store := db.store(t, midassql.Options{})
+		ordered(t, store, "player", "token")
+		require.NoError(t, store.Migrate(t.Context()))
+		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM orders"), "what is there stays")
+	})
+}
+
+func TestSavedOrdersHoldNoSecret(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		req := midas.OrderRequest{
+			Login: midas.QQ, OpenID: "player", OpenKey: "SECRET-openkey", PayToken: "SECRET-paytoken", PF: "qq_m", PFKey: "SECRET-pfkey",
+			ZoneID: "7", Items: []midas.Item{gem}, Metadata: "order*42", MaxQuantity: 9,
+		}
+		require.NoError(t, store.SaveOrder(t.Context(), req, &midas.Order{Token: "token", URLParams: "/v1/SECRET-params"}))
+		require.ErrorContains(t, store.SaveOrder(t.Context(), req, &midas.Order{Token: "token"}), "SaveOrder", "a token is stored once")
+
+		var token, openid, zone, items, metadata string
+		var maxQuantity int
+		require.NoError(t, db.QueryRow(db.sql("SELECT token, openid, zone, items, metadata, max_quantity FROM orders")).
+			Scan(&token, &openid, &zone, &items, &metadata, &maxQuantity))
+		require.Equal(t, "token player 7 order*42 9", fmt.Sprint(token, " ", openid, " ", zone, " ", metadata, " ", maxQuantity))
+		require.JSONEq(t, `[{"ID":"gem60","Price":600,"Quantity":2}]`, items)
+
+		rows, err := db.Query(db.sql("SELECT * FROM orders"))
+		require.NoError(t, err)
+		defer rows.Close()
+		columns, err := rows.Columns()
+		require.NoError(t, err)
+		require.Len(t, columns, 7)
+		require.True(t, rows.Next())
+		values := make([]any, len(columns))
+		for i := range values {
+			values[i] = new(string)
+		}
+		require.NoError(t, rows.Scan(values...))
+		for i, value := range values {
+			require.NotContains(t, *value.(*string), "SECRET", columns[i])
+		}
+	})
+}
+
+// clock is an Options.Now that tests set.
+type clock struct{ time.Time }
+
+func (c *clock) now() time.Time { return c.Time }
+
+func TestDeliveriesOfATimeRange(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		noon := time.Date(2024, 2, 8, 12, 0, 0, 0, time.UTC)
+		c := &clock{noon}
+		store := db.store(t, midassql.Options{Now: c.now})
+		deliver := store.Once(db.grant)
+		ordered(t, store, "player", "token")
+		for i := range 5 { // at 12:00, 12:01 … 12:04
+			c.Time = noon.Add(time.Duration(i) * time.Minute)
+			require.NoError(t, deliver(t.Context(), paid("player", "token", fmt.Sprint("-", i), func(d *midas.Delivery) { d.Charged = 1140 })))
+		}
+
+		var billnos []string
+		for d, err := range store.Deliveries(t.Context(), noon.Add(time.Minute), noon.Add(4*time.Minute)) {
+			require.NoError(t, err)
+			billnos = append(billnos, d.BillNo)
+		}
+		require.Equal(t, []string{"-1", "-2", "-3"}, billnos, "the range has its start and not its end")
+
+		for d, err := range store.Deliveries(t.Context(), noon, noon.Add(time.Hour)) {
+			require.NoError(t, err)
+			require.Equal(t, midassql.StoredDelivery{OpenID: "player", BillNo: "-0", Token: "token", ZoneID: "1",
+				Items: []midas.Item{gem}, Charged: 1140, Called: time.Unix(1518081937, 0), Granted: noon.Local()}, d)
+			break // a loop may stop early
+		}
+		for range 30 { // and gives its connection back: the pool has 20
+			for range store.Deliveries(t.Context(), noon, noon.Add(time.Hour)) {
+				break
+			}
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		n := 0
+		for _, err := range store.Deliveries(ctx, noon, noon.Add(time.Hour)) {
+			require.ErrorIs(t, err, context.Canceled)
+			n++
+		}
+		require.Equal(t, 1, n)
+	})
+}
+
+func TestUnpaidOrdersAndPurge(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		const day = 24 * time.Hour
+		now := time.Date(2024, 2, 8, 12, 0, 0, 0, time.UTC)
+		c := &clock{}
+		store := db.store(t, midassql.Options{Now: c.now})
+		for _, age := range []int{30, 10, 8, 6, 1} {
+			c.Time = now.Add(-time.Duration(age) * day)
+			for _, kind := range []string{"paid", "unpaid"} {
+				token := fmt.Sprint(kind, age)
+				ordered(t, store, "player", token)
+				if kind == "paid" {
+					require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", token, "-"+token)))
+				}
+			}
+		}
+		c.Time = now
+
+		unpaid := func(age time.Duration) (tokens []string) {
+			for o, err := range store.UnpaidOrders(t.Context(), age) {
+				require.NoError(t, err)
+				require.Equal(t, []midas.Item{gem}, o.Items)
+				tokens = append(tokens, o.Token)
+			}
+			return tokens
+		}
+		require.Equal(t, []string{"unpaid30", "unpaid10", "unpaid8", "unpaid6", "unpaid1"}, unpaid(0), "oldest first")
+		require.Equal(t, []string{"unpaid30", "unpaid10"}, unpaid(10*day))
+
+		_, err := store.Purge(t.Context(), 7*day-time.Second)
+		require.ErrorContains(t, err, "Purge")
+		require.Len(t, unpaid(0), 5, "nothing was purged")
+		purged, err := store.Purge(t.Context(), 9*day)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, purged)
+		require.Equal(t, []string{"unpaid8", "unpaid6", "unpaid1"}, unpaid(0))
+		require.Equal(t, 8, db.count(t, "SELECT COUNT(*) FROM orders"), "paid orders are kept")
+		require.Equal(t, 5, db.count(t, "SELECT COUNT(*) FROM deliveries"))
+	})
+}
+
+// The key look-ups of a callback must not read the whole table.
+func TestMySQLUsesItsKeys(t *testing.T) {
+	t.Parallel()
+	on(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		for i := range 50 {
+			ordered(t, store, "player", fmt.Sprint("token", i))
+		}
+		var plan []string
+		rows, err := db.Query("EXPLAIN SELECT openid FROM "+db.prefix+"orders WHERE token = ?", "token7")
+		require.NoError(t, err)
+		defer rows.Close()
+		columns, err := rows.Columns()
+		require.NoError(t, err)
+		for rows.Next() {
+			values := make([]any, len(columns))
+			texts := make([]*string, len(columns))
+			for i := range values {
+				values[i] = &texts[i]
+			}
+			require.NoError(t, rows.Scan(values...))
+			key := texts[slices.IndexFunc(columns, func(c string) bool { return strings.EqualFold(c, "key") })]
+			require.NotNil(t, key)
+			plan = append(plan, *key)
+		}
+		require.Equal(t, []string{"PRIMARY"}, plan)
+	}, midassql.MySQL)
+}
