@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midastest"
+)
+
+const callbackAbout = `Usage: midas callback -key KEY -url http://127.0.0.1:8080/pay/notify -token TOKEN [flags]
+
+Sends one delivery callback to an endpoint, signed as Midas signs it, and says whether Midas would
+take the reply for a delivery. NAME=VALUE after the flags sets further parameters.
+Exit code 0: accepted; 1: not; 2: wrong usage.
+`
+
+func runCallback(ctx context.Context, args []string, t *terminal) int {
+	const name = "callback"
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	var keys keyFlags
+	keys.register(flags, "key", "`pay key`, without the trailing \"&\"")
+	endpoint := flags.String("url", "", "delivery `URL` to call")
+	path := flags.String("path", "", "`path` to sign, if the registered URL's path is not that of -url")
+	token := flags.String("token", "", "`token` of the order, as your backend stored it")
+	appID := flags.String("app-id", demoAppID, "`offer id`, the parameter appid")
+	openID := flags.String("openid", "o_TESTopenid", "the player's `openid`")
+	zone := flags.String("zone", "1", "server `zone`, the parameter zoneid")
+	item := flags.String("payitem", "sword*10*1", "`id*price*num`, price in Q-points; several joined by \";\"")
+	amount := flags.Int("amt", 0, "what is charged, in `fen` (0.1 Q-points); 0 means the items' price")
+	metadata := flags.String("metadata", "", "`app_metadata` of the order, the first part of appmeta")
+	billNo := flags.String("billno", "", "Midas's `serial number`: give an earlier one to repeat that payment; if empty, a new one")
+	forged := flags.Bool("forged", false, "sign with a wrong pay key: the endpoint has to refuse it")
+	asJSON := flags.Bool("json", false, "print JSON")
+	if code, ok := t.parse(flags, args, callbackAbout); !ok {
+		return code
+	}
+	given, err := keys.read(t, "key")
+	switch {
+	case err != nil:
+		return t.misused(name, err)
+	case len(given) > 1:
+		return t.misused(name, errors.New("-key: give one pay key"))
+	case *token == "":
+		return t.misused(name, errors.New("-token: missing; it is in Midas's answer to the order"))
+	case *amount < 0:
+		return t.misused(name, errors.New("-amt: below 0"))
+	}
+	if err := checkDeliveryURL(*endpoint); err != nil {
+		return t.misused(name, fmt.Errorf("-url: %w", err))
+	}
+	items, err := parseItems(*item)
+	if err != nil {
+		return t.misused(name, fmt.Errorf("-payitem: %w", err))
+	}
+
+	srv := midastest.New(midastest.Config{AppID: *appID, AppKey: given[0]})
+	srv.DeliverTo(*endpoint)
+	options := []midastest.PayOption{midastest.Param("token", *token), midastest.BillNo(*billNo), midastest.WrongPath(*path)}
+	if *amount > 0 {
+		options = append(options, midastest.Param("amt", strconv.Itoa(*amount)))
+	}
+	if *forged {
+		options = append(options, midastest.WrongKey(given[0]+"-forged"))
+	}
+	for _, arg := range flags.Args() {
+		name, value, isParam := strings.Cut(arg, "=")
+		if !isParam || name == "" {
+			return t.misused("callback", fmt.Errorf("%s is not NAME=VALUE", quote(arg)))
+		}
+		options = append(options, midastest.Param(name, value))
+	}
+	order := srv.AppOrder(midas.OrderRequest{OpenID: *openID, ZoneID: *zone, Items: items, Metadata: *metadata})
+	receipt, err := srv.Pay(ctx, order, options...)
+	if err != nil {
+		return t.failed(name, err)
+	}
+	if *asJSON {
+		json.NewEncoder(t.out).Encode(newReply(receipt))
+	} else {
+		verdict := t.paint(green, "accepted")
+		if !receipt.Accepted {
+			verdict = t.paint(red, "refused") + " because " + printable(receipt.Reason)
+		}
+		fmt.Fprintf(t.out, "GET %s\n\n  billno   %s\n  status   %d\n  took     %s of 2s\n  reply    %s\n\n%s\n",
+			printable(receipt.URL), printable(receipt.BillNo), receipt.Status, receipt.Took.Round(100_000), visibleText(receipt.Body), verdict)
+	}
+	if !receipt.Accepted {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// checkDeliveryURL says what is wrong with a delivery URL. (A query or an escaped path is open
+// in protocol.md 5.)
+func checkDeliveryURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+		return errors.New("missing; give your backend's delivery URL, such as http://127.0.0.1:8080/pay/notify")
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return fmt.Errorf("%s is not of the form http://host/path", quote(text))
+	case u.Path == "":
+		return fmt.Errorf("%s has no path: the callback is signed for it", quote(text))
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return fmt.Errorf("%s holds a query or a fragment", quote(text))
+	}
+	return nil
+}
+
+// parseItems reads payitem: id*price*num, joined by ";".
+func parseItems(text string) ([]midas.Item, error) {
+	var items []midas.Item
+	for part := range strings.SplitSeq(text, ";") {
+		fields := strings.Split(part, "*")
+		if len(fields) != 3 || fields[0] == "" {
+			return nil, fmt.Errorf("%s is not id*price*num", quote(part))
+		}
+		price, err := midas.ParseQPoints(fields[1])
+		if err != nil {
+			return nil, fmt.Errorf("price %s: %w", quote(fields[1]), err)
+		}
+		quantity, err := strconv.Atoi(fields[2])
+		if err != nil || quantity < 1 {
+			return nil, fmt.Errorf("quantity %s is not a number from 1", quote(fields[2]))
+		}
+		items = append(items, midas.Item{ID: fields[0], Price: price, Quantity: quantity})
+	}
+	return items, nil
+}

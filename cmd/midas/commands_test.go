@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/midas-go/midas"
+	"github.com/stretchr/testify/require"
+)
+
+// Signatures and base strings are those of Tencent's documentation: the vectors
+// documented-mpay-pay-m and documented-cb-mobile-mt-php-empty-value.
+func TestSignMatchesTheDocumentedSignatures(t *testing.T) {
+	t.Parallel()
+	request := strings.Split("openid=F11669C63D76BAB0BC2F6CC869B19E53&openkey=3968DD5F3F14427EF103A05E00AB59B4&pf=desktop_m_qq-10000144-android-2002-"+
+		"&zoneid=1&format=json&appid=1101255891&pfkey=5971dce2d3035669e49a1496d590f1ba&pay_token=6554E0A9225B05A1CE4C4AF215A8C369&ts=1396522813&amt=1", "&")
+	callback := strings.Split(strings.TrimSuffix(documentedQuery, "&sig=ai1eD5CA16n5pWBx9abjZguMR5Y%3D"), "&")
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a request":                  {append([]string{"-path", "/mpay/pay_m"}, request...), "6dHhW7yDF6n3rPOjTMsn2Faf8/I="},
+		"a callback":                 {append([]string{"-callback", "-path", "/pay/mt.php"}, callback...), "ai1eD5CA16n5pWBx9abjZguMR5Y="},
+		"a sig given is not signed":  {append([]string{"-path", "/mpay/pay_m", "-method", "get", "sig=x"}, request...)[0:], "6dHhW7yDF6n3rPOjTMsn2Faf8/I="},
+		"the base string of an item": {[]string{"-base", "payitem=1*10*1"}, "GET&%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m&payitem%3D1%2A10%2A1"},
+		"the query":                  {append([]string{"-query", "-callback", "-path", "/pay/mt.php"}, callback...), "zoneid=1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := runWith(t, "", map[string]string{"MIDAS_APP_KEY": documentedKey}, append([]string{"sign"}, c.args...)...)
+			require.Empty(t, stderr)
+			require.Equal(t, exitOK, code)
+			if name == "the query" {
+				code, explained, _ := runWith(t, stdout, nil, "explain", "-key", documentedKey, "-path", "/pay/mt.php", "-")
+				require.Equal(t, exitOK, code, explained)
+				require.Contains(t, stdout, "sig=ai1eD5CA16n5pWBx9abjZguMR5Y%3D")
+				return
+			}
+			require.Equal(t, c.want+"\n", stdout)
+		})
+	}
+}
+
+func TestCallbackJudgesTheReply(t *testing.T) {
+	t.Parallel()
+	client, err := midas.New(midas.Config{AppID: demoAppID, AppKey: "test-key", DeliveryPath: "/pay/notify"})
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	mux.Handle("/pay/notify", client.DeliveryHandler(func(ctx context.Context, d *midas.Delivery) error {
+		if d.Token != "TOKEN-1" || d.Charged != 95 || d.OpenID != "o_1" || d.ZoneID != "7" || d.BillNo != "-B1" ||
+			d.Metadata != "meta" || d.Items[0] != (midas.Item{ID: "axe", Price: 50, Quantity: 2}) || d.Params.Get("discountid") != "UM1" {
+			return midas.ErrTokenNotFound
+		}
+		return nil
+	}))
+	mux.HandleFunc("/newline", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("{\"ret\":0,\"msg\":\"OK\"}\n")) })
+	backend := httptest.NewServer(mux)
+	defer backend.Close()
+
+	callback := func(args ...string) (int, string, string) {
+		return runWith(t, "", nil, append([]string{"callback", "-key", "test-key", "-token", "TOKEN-1"}, args...)...)
+	}
+	order := []string{"-openid", "o_1", "-zone", "7", "-payitem", "axe*5*2", "-amt", "95", "-metadata", "meta", "-billno", "-B1", "discountid=UM1"}
+	notify := []string{"-url", backend.URL + "/pay/notify"}
+
+	code, stdout, stderr := callback(append(notify, order...)...)
+	require.Empty(t, stderr)
+	require.Equal(t, exitOK, code)
+	require.Contains(t, stdout, `reply    {"ret":0,"msg":"OK"}`)
+	require.True(t, strings.HasSuffix(stdout, "\naccepted\n"), stdout)
+
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"an order it does not know": {notify, "refused because the backend answered ret 3 (token_not_found)"},
+		"a forgery":                 {append([]string{"-forged"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig)"},
+		"another signed path":       {append([]string{"-path", "/other"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig)"},
+		"a newline too many":        {[]string{"-url", backend.URL + "/newline"}, "refused because the body ends in a newline"},
+		"a newline is shown":        {[]string{"-url", backend.URL + "/newline"}, `reply    {"ret":0,"msg":"OK"}␊`},
+		"nobody there":              {[]string{"-url", "http://127.0.0.1:1/pay/notify"}, "refused because no answer: "},
+	} {
+		code, stdout, stderr := callback(c.args...)
+		require.Empty(t, stderr, name)
+		require.Equal(t, exitFailed, code, name)
+		require.Contains(t, stdout, c.want, name)
+	}
+
+	code, stdout, _ = callback("-json", "-url", backend.URL+"/newline")
+	require.Equal(t, exitFailed, code)
+	var reply map[string]any
+	require.NoError(t, json.Unmarshal([]byte(stdout), &reply))
+	require.Equal(t, false, reply["accepted"])
+	require.Equal(t, "{\"ret\":0,\"msg\":\"OK\"}\n", reply["reply"])
+	require.Contains(t, reply["reason"], "newline")
+}
+
+// Rows are from The Unicode Standard's control pictures, U+2400 and on.
+func TestInvisibleBytesAreShown(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"{\"ret\": 0}\r\n":        `{"ret":␠0}␍␊`,
+		"\xef\xbb\xbf{}\t":        `BOM{}␉`,
+		"a\x00b\x7f":              `a␀b␡`,
+		"a\u200bb\u00a0":          `aU+200BbU+00A0`,
+		"\xff道\x1b[0m":            `\xFF道␛[0m`,
+		strings.Repeat("x", 4100): strings.Repeat("x", 4096) + "… and 4 bytes more",
+	} {
+		require.Equal(t, want, visibleText([]byte(in)))
+	}
+}

@@ -1,0 +1,171 @@
+// Command midas is the developer's tool for Tencent Midas (米大师), item direct-purchase: a
+// Midas on one's own machine with a cashier page, and a tool that says why a signature
+// fails. It serves backends in any language. See docs/sandbox.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/midas-go/midas"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // not verified, not accepted, or it could not be done
+	exitUsage  = 2
+)
+
+const usage = `midas is the developer's tool for Tencent Midas, item direct-purchase.
+
+Usage: midas COMMAND [flags]
+
+  sandbox    a Midas on this machine, with a cashier page and a dashboard
+  explain    say why the signature of a request or a callback fails
+  sign       sign the parameters of a request or a callback
+  callback   send one signed callback to an endpoint and judge the reply
+
+"midas COMMAND -h" describes a command. Exit codes: 0 done, verified or accepted;
+1 not verified, not accepted, or not possible; 2 wrong usage.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], &terminal{os.Stdin, os.Stdout, os.Stderr, os.Getenv})
+	stop()
+	os.Exit(code)
+}
+
+// A terminal is what a command talks to.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+	env      func(string) string
+}
+
+func run(ctx context.Context, args []string, t *terminal) int {
+	if len(args) == 0 {
+		fmt.Fprint(t.err, usage)
+		return exitUsage
+	}
+	switch name, args := args[0], args[1:]; name {
+	case "sandbox":
+		return runSandbox(ctx, args, t)
+	case "explain":
+		return runExplain(args, t)
+	case "sign":
+		return runSign(args, t)
+	case "callback":
+		return runCallback(ctx, args, t)
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(t.out, usage)
+		return exitOK
+	default:
+		return t.misused("", fmt.Errorf("there is no command %q", name))
+	}
+}
+
+// misused says what is wrong with the usage of a command.
+func (t *terminal) misused(command string, err error) int {
+	name := strings.TrimSpace("midas " + command)
+	fmt.Fprintf(t.err, "%s: %v\nRun '%s -h' for help.\n", name, err, name)
+	return exitUsage
+}
+
+func (t *terminal) failed(command string, err error) int {
+	fmt.Fprintf(t.err, "midas %s: %v\n", command, err)
+	return exitFailed
+}
+
+// parse reads the flags of a command. If ok is false, the command ends with code.
+func (t *terminal) parse(flags *flag.FlagSet, args []string, about string) (code int, ok bool) {
+	flags.SetOutput(io.Discard)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(t.out, about, "\nFlags:\n")
+		flags.SetOutput(t.out)
+		flags.PrintDefaults()
+		return exitOK, false
+	case err != nil:
+		return t.misused(flags.Name(), err), false
+	}
+	return exitOK, true
+}
+
+// Colours, for a terminal alone.
+const (
+	red   = "31"
+	green = "32"
+	bold  = "1"
+	dim   = "2"
+)
+
+// paint returns text in a colour if the output is a terminal, and not as plain as NO_COLOR asks.
+func (t *terminal) paint(colour, text string) string {
+	file, isFile := t.out.(*os.File)
+	if !isFile || t.env("NO_COLOR") != "" || t.env("TERM") == "dumb" {
+		return text
+	}
+	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+// keyFlags are the ways to give a pay key. It is never printed.
+type keyFlags struct {
+	keys []string
+	file string
+}
+
+const keyVariable = "MIDAS_APP_KEY"
+
+func (k *keyFlags) register(flags *flag.FlagSet, name, usage string) {
+	flags.Func(name, usage+"; else the environment's "+keyVariable, func(key string) error {
+		k.keys = append(k.keys, key)
+		return nil
+	})
+	flags.StringVar(&k.file, name+"-file", "", "read the pay key from this `file`")
+}
+
+// read returns the keys given, at least one, in the order they are to be tried.
+func (k *keyFlags) read(t *terminal, name string) ([]string, error) {
+	keys := k.keys
+	if k.file != "" {
+		text, err := os.ReadFile(k.file)
+		if err != nil {
+			return nil, fmt.Errorf("-%s-file: %w", name, err)
+		}
+		keys = append(keys, strings.TrimRight(string(text), "\r\n"))
+	}
+	if key := t.env(keyVariable); key != "" && len(keys) == 0 {
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("no pay key: give -%s KEY or -%s-file FILE, or set %s", name, name, keyVariable)
+	}
+	for _, key := range keys {
+		if err := checkConfig(midas.Config{AppID: "any", AppKey: key}); err != nil {
+			return nil, fmt.Errorf("-%s: %w", name, err)
+		}
+	}
+	return keys, nil
+}
+
+// checkConfig applies the library's own checks and returns the first reason against cfg.
+func checkConfig(cfg midas.Config) error {
+	_, err := midas.New(cfg)
+	var wrong *midas.ConfigError
+	if errors.As(err, &wrong) {
+		return errors.New(wrong.Reason)
+	}
+	return err
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A span is text to be shown; Marked spans stand for bytes that are invisible.
+type span struct {
+	Text   string
+	Marked bool
+}
+
+// maxVisible is how much of a body is shown.
+const maxVisible = 4 << 10
+
+// visible returns the bytes of a reply so that each can be seen: Midas takes no blank, no
+// line end, no byte order mark around its JSON (protocol.md 5).
+func visible(body []byte) []span {
+	rest := body[:min(len(body), maxVisible)]
+	var spans []span
+	add := func(text string, marked bool) {
+		if n := len(spans); n > 0 && !marked && !spans[n-1].Marked {
+			spans[n-1].Text += text
+		} else {
+			spans = append(spans, span{text, marked})
+		}
+	}
+	for len(rest) > 0 {
+		r, size := utf8.DecodeRune(rest)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			add(fmt.Sprintf(`\x%02X`, rest[0]), true)
+		case r <= ' ':
+			add(string('␀'+r), true) // U+2400 and on: ␀ to ␠
+		case r == 0x7f:
+			add("␡", true)
+		case r == 0xfeff:
+			add("BOM", true)
+		case !unicode.IsPrint(r):
+			add(fmt.Sprintf("U+%04X", r), true)
+		default:
+			add(string(r), false)
+		}
+		rest = rest[size:]
+	}
+	if more := len(body) - maxVisible; more > 0 {
+		add(fmt.Sprintf("… and %d bytes more", more), true)
+	}
+	return spans
+}
+
+// visibleText is visible as one string.
+func visibleText(body []byte) string {
+	var b strings.Builder
+	for _, s := range visible(body) {
+		b.WriteString(s.Text)
+	}
+	return b.String()
+}
+
+// quote returns s in quotes, safe for a terminal: what comes from a message must not
+// control it.
+func quote(s string) string { return `"` + printable(s) + `"` }
+
+// printable returns s with the characters escaped that a terminal would obey.
+func printable(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&b, `\x%02X`, s[0])
+		} else if r == ' ' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\u%04X`, r)
+		}
+		s = s[size:]
+	}
+	return b.String()
+}
