@@ -83,7 +83,7 @@ func (c *Client) ParseDeliveryQuery(rawQuery string) (*Delivery, error) {
 	if c.cfg.DeliveryPath == "" {
 		return nil, fmt.Errorf("midas: callback: %w", errNoDeliveryPath)
 	}
-	params, err := c.verify(rawQuery)
+	params, err := c.verify(make([]param, 0, usualParams), rawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("midas: callback: %w", err)
 	}
@@ -96,17 +96,17 @@ func (c *Client) ParseDeliveryQuery(rawQuery string) (*Delivery, error) {
 
 var errNoDeliveryPath = &ConfigError{"DeliveryPath", "empty: set it to the path of the delivery URL as registered at Tencent"}
 
-// verify returns the verified parameters of a callback, sorted by name.
-func (c *Client) verify(rawQuery string) ([]param, error) {
-	params, bare, err := splitQuery(rawQuery, ' ')
+// verify returns the verified parameters of a callback, sorted by name, in the memory of dst.
+func (c *Client) verify(dst []param, rawQuery string) ([]param, error) {
+	params, err := splitQuery(dst, rawQuery, ' ')
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
 	}
 	if signed := c.signedParams(params); signed != nil {
 		return signed, nil
 	}
-	if bare { // whether Midas ever means a literal "+" by "+" is open: try once
-		if params, _, err = splitQuery(rawQuery, '+'); err == nil {
+	if strings.Contains(rawQuery, "+") { // whether Midas ever means a literal "+" by it is open: try once
+		if params, err = splitQuery(dst, rawQuery, '+'); err == nil {
 			if signed := c.signedParams(params); signed != nil {
 				return signed, nil
 			}
@@ -121,7 +121,7 @@ func (c *Client) signedParams(params []param) []param {
 	sig := strings.ReplaceAll(value(params, "sig"), " ", "+") // base64 has no blank: a "+" was not escaped
 	params = slices.DeleteFunc(params, func(p param) bool { return p.name == "sig" })
 	verified := func(params []param) bool {
-		want := c.signer.sign(http.MethodGet, c.cfg.DeliveryPath, params, &callbackValue)
+		want := signSorted(http.MethodGet, c.cfg.DeliveryPath, params, *c.appKey, &callbackValue)
 		return subtle.ConstantTimeCompare([]byte(sig), []byte(want)) == 1
 	}
 	i := slices.IndexFunc(params, func(p param) bool { return p.name == "cee_extend" })
@@ -142,41 +142,39 @@ func (c *Client) signedParams(params []param) []param {
 }
 
 // splitQuery reads a raw query as Midas writes it (protocol.md 5), which no standard
-// parser does, and returns its parameters sorted by name, and whether a value held a
-// bare "+", which was read as plus. It refuses what no signature could make safe:
-// odd names, repeated names, another protocol.
-func splitQuery(rawQuery string, plus byte) (params []param, bare bool, err error) {
+// parser does, and returns its parameters, appended to dst and sorted by name. A bare "+" is read as plus. It
+// refuses what no signature could make safe: odd names, repeated names, another protocol.
+func splitQuery(dst []param, rawQuery string, plus byte) ([]param, error) {
 	if len(rawQuery) > maxQueryBytes {
-		return nil, false, &ParamError{"query", "over 16 KiB"}
+		return nil, &ParamError{"query", "over 16 KiB"}
 	}
-	params = make([]param, 0, strings.Count(rawQuery, "&")+1)
+	params := dst
 	for pair := range strings.SplitSeq(rawQuery, "&") { // ";" is data
 		if pair == "" {
 			continue
 		}
 		name, value, _ := strings.Cut(pair, "=") // a bare name has an empty value
-		bare = bare || strings.Contains(value, "+")
 		name, value = unescape(name, plus), unescape(value, plus)
 		// Names are not encoded before signing: "amt%3D1&appid=145" would carry the
 		// signature of "amt=1&appid=145".
 		if !plainName(name) {
-			return nil, false, &ParamError{"query", "holds a name with other than letters, digits and _ . -"}
+			return nil, &ParamError{"query", "holds a name with other than letters, digits and _ . -"}
 		}
 		params = append(params, param{name, value})
 	}
 	sortParams(params)
 	for i := 1; i < len(params); i++ {
 		if params[i].name == params[i-1].name {
-			return nil, false, &ParamError{knownName(params[i].name), "comes twice"}
+			return nil, &ParamError{knownName(params[i].name), "comes twice"}
 		}
 	}
 	if value(params, "version") == "v5" {
-		return nil, false, &ParamError{"version", "v5 is the order centre's callback, signed with RSA: another protocol"}
+		return nil, &ParamError{"version", "v5 is the order centre's callback, signed with RSA: another protocol"}
 	}
 	if value(params, "sig") == "" {
-		return nil, false, &ParamError{"sig", "missing"}
+		return nil, &ParamError{"sig", "missing"}
 	}
-	return params, bare, nil
+	return params, nil
 }
 
 // value returns the value of a parameter, or "".
@@ -191,11 +189,15 @@ func value(params []param, name string) string {
 
 // unescape decodes %XX, and "+" as plus; a "%" that starts no valid escape is itself.
 func unescape(s string, plus byte) string {
-	if !strings.ContainsAny(s, "%+") {
+	plain := 0
+	for plain < len(s) && s[plain] != '%' && s[plain] != '+' {
+		plain++
+	}
+	if plain == len(s) {
 		return s
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
+	b := append(make([]byte, 0, len(s)), s[:plain]...)
+	for i := plain; i < len(s); i++ {
 		switch {
 		case s[i] == '+':
 			b = append(b, plus)
@@ -537,6 +539,9 @@ func (r *running) idle() <-chan struct{} {
 // logDelivery logs the outcome of a verified callback.
 func (c *Client) logDelivery(ctx context.Context, d *Delivery, reply Reply, err error, start time.Time) {
 	level, outcome := slog.LevelInfo, "delivered"
+	if err == nil && !c.cfg.Logger.Enabled(ctx, level) {
+		return
+	}
 	attrs := []slog.Attr{
 		slog.String("billno", d.BillNo),
 		slog.String("openid", clip(d.OpenID, 4)),

@@ -150,8 +150,8 @@ type Config struct {
 // A Client talks to Midas for one app in one environment. Make one with [New] and
 // share it: it is safe for use by multiple goroutines. It holds nothing to close.
 type Client struct {
-	cfg       Config // without AppKey, every default filled in
-	signer    *signer
+	cfg       Config  // every default filled in; without AppKey
+	appKey    *string // a pointer, since fmt prints what is in a Client's unexported fields but not what they point to
 	http      *http.Client
 	running   *running
 	forged    *logLimit
@@ -167,13 +167,13 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg:       cfg,
-		signer:    newSigner(cfg.AppKey),
+		appKey:    &cfg.AppKey,
 		http:      quietHTTPClient(cfg.HTTPClient),
 		running:   new(running),
 		forged:    new(logLimit),
 		malformed: new(logLimit),
 	}
-	c.cfg.AppKey = "" // the signer has it; nothing that prints the Client comes across it
+	c.cfg.AppKey = ""
 	return c, nil
 }
 
@@ -319,14 +319,14 @@ func quietHTTPClient(hc *http.Client) *http.Client {
 
 // A response is the body of an answer with HTTP status 200.
 type response struct {
-	body    []byte
-	sent    time.Time // by Config.Now, when the request was signed
-	secrets []string  // of the request, to be masked in what is said of the response
+	body   []byte
+	sent   time.Time           // by Config.Now, when the request was signed
+	redact func(string) string // masks the request's secrets in what is said of the response
 }
 
 // unusable returns the error for a response that makes no sense.
 func (r *response) unusable(reason string) error {
-	return &ResponseError{StatusCode: http.StatusOK, Excerpt: excerpt(r.body, r.secrets), Reason: reason}
+	return &ResponseError{StatusCode: http.StatusOK, Excerpt: excerpt(r.body, r.redact), Reason: reason}
 }
 
 // get sends one API call, and sends it again after a network fault, a 5xx or a 429:
@@ -384,18 +384,19 @@ func worthRetrying(err error) bool {
 // try sends one API call once.
 func (c *Client) try(ctx context.Context, api string, params url.Values, login Login) (*response, error) {
 	now := c.cfg.Now()
-	query, secrets := c.signQuery(api, params, now)
+	signed, sig := c.signedURL(api, params, now)
+	redact := func(text string) string { return redact(text, c.secretsOf(params, sig)) }
 
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.Gateway.BaseURL+api+"?"+query, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, signed, nil)
 	if err != nil {
-		return nil, faultOf(err, secrets)
+		return nil, faultOf(err, redact)
 	}
 	for _, cookie := range c.cfg.Gateway.cookies(login, api) {
 		req.AddCookie(cookie)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, faultOf(err, secrets)
+		return nil, faultOf(err, redact)
 	}
 	defer resp.Body.Close()
 
@@ -403,7 +404,7 @@ func (c *Client) try(ctx context.Context, api string, params url.Values, login L
 	reason := ""
 	switch {
 	case err != nil:
-		reason, err = "it broke off", faultOf(err, secrets)
+		reason, err = "it broke off", faultOf(err, redact)
 	case resp.StatusCode/100 == 3:
 		reason = "redirects are not followed, the query carries secrets; check Gateway.BaseURL"
 	case resp.StatusCode != http.StatusOK:
@@ -411,32 +412,40 @@ func (c *Client) try(ctx context.Context, api string, params url.Values, login L
 	case len(body) > maxAnswerBytes:
 		reason = "over 1 MiB"
 	default:
-		return &response{body, now, secrets}, nil
+		return &response{body, now, redact}, nil
 	}
-	return nil, &ResponseError{resp.StatusCode, excerpt(body, secrets), reason, err}
+	return nil, &ResponseError{resp.StatusCode, excerpt(body, redact), reason, err}
 }
 
-// signQuery returns the query of a call, every value percent-encoded once, and
-// the secrets it holds.
-func (c *Client) signQuery(api string, values url.Values, now time.Time) (query string, secrets []string) {
-	work := scratches.Get().(*scratch)
-	defer work.release()
-	params := append(collect(work.params, values), param{"ts", strconv.FormatInt(now.Unix(), 10)})
+// signedURL returns the URL of a call, every value percent-encoded once.
+func (c *Client) signedURL(api string, values url.Values, now time.Time) (signed, sig string) {
+	params := append(collect(make([]param, 0, usualParams), values), param{"ts", strconv.FormatInt(now.Unix(), 10)})
 	sortParams(params)
-	sig := c.signer.sign(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, &requestValue)
+	sig = signSorted(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, *c.appKey, &requestValue)
+	withBuffer(func(u []byte) []byte {
+		u = append(u, c.cfg.Gateway.BaseURL...)
+		u = append(append(u, api...), '?')
+		for _, p := range params {
+			u = append(requestValue.append(u, p.name), '=')
+			u = append(requestValue.append(u, p.value), '&')
+		}
+		u = requestValue.append(append(u, "sig="...), sig)
+		signed = string(u)
+		return u
+	})
+	return signed, sig
+}
 
-	var q []byte
-	secrets = append(secrets, c.signer.appKey, sig)
-	for _, p := range params {
-		q = append(requestValue.append(q, p.name), '=')
-		q = append(requestValue.append(q, p.value), '&')
+// secretsOf returns what must not be repeated of a call.
+func (c *Client) secretsOf(params url.Values, sig string) []string {
+	secrets := []string{*c.appKey, sig}
+	for name, values := range params {
 		// Beyond the table, anything long enough to be told from ordinary text may be secret.
-		if slices.Contains(secretParams, p.name) || !orderParamNames[p.name] && len(p.value) >= 8 {
-			secrets = append(secrets, p.value)
+		if slices.Contains(secretParams, name) || !orderParamNames[name] && len(values[0]) >= 8 {
+			secrets = append(secrets, values[0])
 		}
 	}
-	work.params = params
-	return string(requestValue.append(append(q, "sig="...), sig)), secrets
+	return secrets
 }
 
 // A fault is a call without an answer. It says what happened without the URL, which
@@ -449,10 +458,10 @@ type fault struct {
 func (f *fault) Error() string { return f.text }
 func (f *fault) Unwrap() error { return f.cause }
 
-func faultOf(err error, secrets []string) error {
+func faultOf(err error, redact func(string) string) error {
 	var urlErr *url.Error
 	for errors.As(err, &urlErr) { // a transport may have wrapped one in another
 		err = urlErr.Err
 	}
-	return &fault{fmt.Sprintf("no answer: %s", redact(err.Error(), secrets)), err}
+	return &fault{fmt.Sprintf("no answer: %s", redact(err.Error())), err}
 }

@@ -1,6 +1,8 @@
 package midas
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -124,13 +126,13 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 	case *answer.Ret != 0:
 		return nil, &Error{
 			Ret:  int(*answer.Ret),
-			Msg:  excerpt([]byte(answer.Msg), resp.secrets),
-			Code: excerpt([]byte(answer.Code), resp.secrets),
+			Msg:  excerpt([]byte(answer.Msg), resp.redact),
+			Code: excerpt([]byte(answer.Code), resp.redact),
 		}
 	}
 	return &Order{
-		Token:     string(answer.Token),
-		URLParams: string(answer.URLParams),
+		Token:     answer.Token,
+		URLParams: answer.URLParams,
 		Attach:    string(answer.Attach),
 		Expires:   resp.sent.Add(TokenLifetime),
 	}, nil
@@ -139,22 +141,32 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 // orderParams is the table of protocol.md 3, without ts and sig, which are made anew
 // for each try. amt is best left out.
 type orderParams struct {
-	OpenID      string   `url:"openid"`
-	OpenKey     string   `url:"openkey"`
-	PayToken    *string  `url:"pay_token,omitempty"` // sent empty where it points to ""
-	AppID       string   `url:"appid"`
-	PF          string   `url:"pf"`
-	PFKey       string   `url:"pfkey"`
-	ZoneID      string   `url:"zoneid"`
+	OpenID      text     `url:"openid"`
+	OpenKey     text     `url:"openkey"`
+	PayToken    *text    `url:"pay_token,omitempty"` // sent empty where it points to ""
+	AppID       text     `url:"appid"`
+	PF          text     `url:"pf"`
+	PFKey       text     `url:"pfkey"`
+	ZoneID      text     `url:"zoneid"`
 	Items       payItems `url:"payitem"`
-	GoodsMeta   string   `url:"goodsmeta"`
-	GoodsURL    string   `url:"goodsurl"` // always sent
-	AppMode     int      `url:"appmode"`
+	GoodsMeta   text     `url:"goodsmeta"`
+	GoodsURL    text     `url:"goodsurl"` // always sent
+	AppMode     text     `url:"appmode"`
 	MaxNum      int      `url:"max_num,omitempty"`
-	Metadata    string   `url:"app_metadata,omitempty"`
-	UserIP      string   `url:"userip,omitempty"`
-	Format      string   `url:"format"`
-	AccountType string   `url:"accounttype,omitempty"`
+	Metadata    text     `url:"app_metadata,omitempty"`
+	UserIP      text     `url:"userip,omitempty"`
+	Format      text     `url:"format"`
+	AccountType text     `url:"accounttype,omitempty"`
+}
+
+// text is a string that is its own query.Encoder: half the work of go-querystring's way
+// through package fmt.
+type text string
+
+// EncodeValues implements query.Encoder.
+func (t text) EncodeValues(name string, values *url.Values) error {
+	values.Set(name, string(t))
+	return nil
 }
 
 // orderParamNames are the names of protocol.md 3: the library decides about them, Extra
@@ -171,32 +183,30 @@ func (c *Client) orderParams(req OrderRequest) (url.Values, error) {
 		return nil, err
 	}
 	p := orderParams{
-		OpenID:      req.OpenID,
-		OpenKey:     req.OpenKey,
-		AppID:       c.cfg.AppID,
-		PF:          req.PF,
-		PFKey:       req.PFKey,
-		ZoneID:      req.ZoneID,
+		OpenID:      text(req.OpenID),
+		OpenKey:     text(req.OpenKey),
+		AppID:       text(c.cfg.AppID),
+		PF:          text(req.PF),
+		PFKey:       text(req.PFKey),
+		ZoneID:      text(cmp.Or(req.ZoneID, "1")),
 		Items:       req.Items,
-		GoodsMeta:   req.GoodsName + "*" + req.GoodsDescription,
-		GoodsURL:    req.GoodsURL,
-		AppMode:     1, // Midas's own default, 2, lets the player change the quantity
-		Metadata:    req.Metadata,
-		UserIP:      req.UserIP,
+		GoodsMeta:   text(req.GoodsName + "*" + req.GoodsDescription),
+		GoodsURL:    text(req.GoodsURL),
+		AppMode:     "1", // Midas's own default, 2, lets the player change the quantity
+		Metadata:    text(req.Metadata),
+		UserIP:      text(req.UserIP),
 		Format:      "json",
-		AccountType: req.AccountType,
-	}
-	if p.ZoneID == "" {
-		p.ZoneID = "1"
+		AccountType: text(req.AccountType),
 	}
 	if req.MaxQuantity > 0 {
-		p.AppMode, p.MaxNum = 2, req.MaxQuantity
+		p.AppMode, p.MaxNum = "2", req.MaxQuantity
 	}
 	if c.cfg.Gateway.PayToken {
-		p.PayToken = &req.PayToken
+		payToken := text(req.PayToken)
 		if req.Login == WeChat {
-			p.PayToken = new(string)
+			payToken = ""
 		}
+		p.PayToken = &payToken
 	}
 	params, err := query.Values(p)
 	if err != nil {
@@ -411,10 +421,12 @@ func (r *retCode) UnmarshalJSON(data []byte) error {
 type anyText string
 
 func (t *anyText) UnmarshalJSON(data []byte) error {
-	if data[0] == '"' {
+	switch {
+	case data[0] == '"' && bytes.IndexByte(data, '\\') < 0:
+		*t = anyText(data[1 : len(data)-1])
+	case data[0] == '"':
 		return json.Unmarshal(data, (*string)(t))
-	}
-	if string(data) != "null" {
+	case string(data) != "null":
 		*t = anyText(data)
 	}
 	return nil

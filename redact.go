@@ -153,8 +153,8 @@ const excerptBytes = 200
 
 // excerpt returns the beginning of a body for an error text: masked first, cut
 // afterwards, so that no secret is cut in two and overlooked.
-func excerpt(body []byte, secrets []string) string {
-	text := redact(strings.ToValidUTF8(string(body), "\uFFFD"), secrets)
+func excerpt(body []byte, redact func(string) string) string {
+	text := redact(strings.ToValidUTF8(string(body), "\uFFFD"))
 	if len(text) <= excerptBytes {
 		return text
 	}

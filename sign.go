@@ -1,9 +1,11 @@
 package midas
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/binary"
 	"hash"
 	"net/url"
 	"slices"
@@ -53,62 +55,76 @@ func CallbackBaseString(method, path string, params url.Values) string {
 	return baseString(method, path, params, &callbackValue, "sig", "cee_extend")
 }
 
-// An escaper maps each byte to its percent-encoded form, or to "" if the byte
-// stays as it is.
-type escaper [256]string
+// An escaper says how often each byte is percent-encoded. None is url.QueryEscape (a blank
+// becomes "+", "~" stays) or url.PathEscape.
+type escaper [256]uint8
 
-// The protocol's encodings. Neither is url.QueryEscape nor url.PathEscape.
-var (
-	// requestValue is E (protocol.md 2): every byte but 0-9 A-Z a-z - _ . becomes %XX.
-	requestValue = newEscaper("-_.")
-	// callbackValue is C followed by E (protocol.md 5): C keeps 0-9 A-Z a-z ! * ( ),
-	// and E then encodes what C kept or wrote, so that "-" ends up as "%252D".
-	callbackValue = newCallbackEscaper()
+const (
+	kept  = iota // as it is
+	once         // %XX, upper-case
+	twice        // %25XX
 )
 
-func newEscaper(keep string) (e escaper) {
-	const hex = "0123456789ABCDEF"
-	for i := range e {
-		b := byte(i)
-		alphanumeric := '0' <= b && b <= '9' || 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z'
-		if !alphanumeric && strings.IndexByte(keep, b) < 0 {
-			e[b] = string([]byte{'%', hex[b>>4], hex[b&15]})
+var (
+	// requestValue is E (protocol.md 2), which keeps 0-9 A-Z a-z - _ .
+	requestValue = newEscaper(func(b byte) uint8 {
+		if alphanumeric(b) || strings.IndexByte("-_.", b) >= 0 {
+			return kept
 		}
+		return once
+	})
+	// callbackValue is C and then E (protocol.md 5): C keeps 0-9 A-Z a-z ! * ( ) and
+	// encodes the rest, "-" too; E encodes what C left, and the "%" that C wrote.
+	callbackValue = newEscaper(func(b byte) uint8 {
+		if alphanumeric(b) || strings.IndexByte("!*()", b) >= 0 {
+			return requestValue[b]
+		}
+		return twice
+	})
+)
+
+func newEscaper(times func(byte) uint8) (e escaper) {
+	for i := range e {
+		e[i] = times(byte(i))
 	}
 	return e
 }
 
-func newCallbackEscaper() (e escaper) {
-	c := newEscaper("!*()")
-	for i := range e {
-		if c[i] != "" {
-			e[i] = string(requestValue.append(nil, c[i]))
-		} else {
-			e[i] = requestValue[i]
-		}
-	}
-	return e
+func alphanumeric(b byte) bool {
+	return '0' <= b && b <= '9' || 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z'
 }
 
 // append appends the encoded s to dst.
 func (e *escaper) append(dst []byte, s string) []byte {
-	plain := 0 // start of the run of bytes that stay as they are
+	const hex = "0123456789ABCDEF"
+	run := 0 // start of the bytes that are kept
 	for i := 0; i < len(s); i++ {
-		if escaped := e[s[i]]; escaped != "" {
-			dst = append(dst, s[plain:i]...)
-			dst = append(dst, escaped...)
-			plain = i + 1
+		b := s[i]
+		if e[b] == kept {
+			continue
 		}
+		dst = append(dst, s[run:i]...)
+		if e[b] == twice {
+			dst = append(dst, "%25"...)
+		} else {
+			dst = append(dst, '%')
+		}
+		dst = append(dst, hex[b>>4], hex[b&15])
+		run = i + 1
 	}
-	return append(dst, s[plain:]...)
+	return append(dst, s[run:]...)
 }
 
 // A param is one parameter, decoded.
 type param struct{ name, value string }
 
+// usualParams is how many parameters are kept on the stack.
+const usualParams = 32
+
 // collect appends the parameters of params to dst, sorted by name, without the
 // unsigned ones.
 func collect(dst []param, params url.Values, unsigned ...string) []param {
+	dst = slices.Grow(dst, len(params))
 	for name, values := range params {
 		if !slices.Contains(unsigned, name) && len(values) > 0 {
 			dst = append(dst, param{name, values[0]})
@@ -118,9 +134,39 @@ func collect(dst []param, params url.Values, unsigned ...string) []param {
 	return dst
 }
 
-// sortParams sorts by name in byte order, as the signature wants it.
+// sortParams sorts by name in byte order, as the signature wants it. What costs in sorting
+// is comparing strings and moving pointers about: so the first eight bytes of a name are
+// compared as a number, and each param is moved once.
 func sortParams(params []param) {
-	slices.SortFunc(params, func(a, b param) int { return strings.Compare(a.name, b.name) })
+	type key struct {
+		prefix uint64
+		index  int
+	}
+	keys := slices.Grow(make([]key, 0, usualParams), len(params))
+	for i, p := range params {
+		var prefix [8]byte
+		copy(prefix[:], p.name)
+		keys = append(keys, key{binary.BigEndian.Uint64(prefix[:]), i})
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		if a.prefix != b.prefix {
+			return cmp.Compare(a.prefix, b.prefix)
+		}
+		return strings.Compare(params[a.index].name, params[b.index].name)
+	})
+	for i := range keys { // what belongs at i is at keys[i].index: follow each such cycle round to its start
+		first := params[i]
+		for to := i; ; {
+			from := keys[to].index
+			keys[to].index = to
+			if from == i {
+				params[to] = first
+				break
+			}
+			params[to] = params[from]
+			to = from
+		}
+	}
 }
 
 // appendBase appends the base string of sorted parameters to dst: the method,
@@ -141,20 +187,14 @@ func appendBase(dst []byte, method, path string, params []param, value *escaper)
 	return dst
 }
 
-// scratch is the working memory of one signature.
-type scratch struct {
-	params []param
-	base   []byte
-}
+// buffers are pooled working memory. It holds secrets while in use, and is cleared after.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-var scratches = sync.Pool{New: func() any { return new(scratch) }}
-
-// release gives s back without the values it worked on.
-func (s *scratch) release() {
-	clear(s.params)
-	clear(s.base)
-	s.params, s.base = s.params[:0], s.base[:0]
-	scratches.Put(s)
+func withBuffer(work func(buf []byte) []byte) {
+	p := buffers.Get().(*[]byte)
+	*p = work((*p)[:0])
+	clear(*p)
+	buffers.Put(p)
 }
 
 func baseString(method, path string, params url.Values, value *escaper, unsigned ...string) string {
@@ -162,42 +202,39 @@ func baseString(method, path string, params url.Values, value *escaper, unsigned
 }
 
 func sign(method, path string, params url.Values, appKey string, value *escaper, unsigned ...string) string {
-	s := scratches.Get().(*scratch)
-	defer s.release()
-	s.params = collect(s.params, params, unsigned...)
-	s.base = appendBase(s.base, method, path, s.params, value)
-	return encodeSum(newMAC(appKey), s.base)
+	sorted := collect(make([]param, 0, usualParams), params, unsigned...)
+	return signSorted(method, path, sorted, appKey, value)
 }
 
-// newMAC returns the HMAC under the pay key and the "&" that belongs to it
-// (protocol.md 2). The key is used as it is.
-func newMAC(appKey string) hash.Hash {
-	return hmac.New(sha1.New, []byte(appKey+"&"))
+// signSorted returns the signature of parameters sorted by name.
+func signSorted(method, path string, params []param, appKey string, value *escaper) (sig string) {
+	withBuffer(func(buf []byte) []byte {
+		base := appendBase(buf, method, path, params, value)
+		mac := macFor(appKey)
+		mac.Write(base)
+		var sum [sha1.Size]byte
+		sig = base64.StdEncoding.EncodeToString(mac.Sum(sum[:0]))
+		macs.Put(mac)
+		return base
+	})
+	return sig
 }
 
-func encodeSum(mac hash.Hash, base []byte) string {
-	mac.Write(base)
-	var sum [sha1.Size]byte
-	return base64.StdEncoding.EncodeToString(mac.Sum(sum[:0]))
-}
-
-// A signer signs under one pay key. It is safe for concurrent use.
-type signer struct {
+// A keyedMAC is an HMAC under the pay key and the "&" that belongs to it (protocol.md 2). The
+// key is used as it is.
+type keyedMAC struct {
+	hash.Hash
 	appKey string
-	macs   sync.Pool // of hash.Hash: the key's two blocks are hashed once, not each time
 }
 
-func newSigner(appKey string) *signer {
-	return &signer{appKey: appKey, macs: sync.Pool{New: func() any { return newMAC(appKey) }}}
-}
+// macs pools keyedMACs: a process signs under one key or a few, over and over.
+var macs sync.Pool
 
-// sign returns the signature of sorted parameters.
-func (s *signer) sign(method, path string, params []param, value *escaper) string {
-	work := scratches.Get().(*scratch)
-	defer work.release()
-	work.base = appendBase(work.base, method, path, params, value)
-	mac := s.macs.Get().(hash.Hash)
-	defer s.macs.Put(mac)
-	mac.Reset()
-	return encodeSum(mac, work.base)
+// macFor returns an HMAC that nothing was written to.
+func macFor(appKey string) *keyedMAC {
+	if mac, _ := macs.Get().(*keyedMAC); mac != nil && mac.appKey == appKey {
+		mac.Reset()
+		return mac
+	}
+	return &keyedMAC{hmac.New(sha1.New, []byte(appKey+"&")), appKey}
 }
