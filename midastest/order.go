@@ -47,6 +47,8 @@ type OrderAttempt struct {
 	Params   url.Values // decoded, nil if the query could not be read
 	Cookies  []*http.Cookie
 	Token    string // of the order; empty if it was refused
+	Status   int    // HTTP status of the answer; 0 if the caller hung up before it
+	Body     string // of the answer
 	Ret      int    // as answered
 	Problem  string // what is wrong, in words; empty if nothing
 	// BaseString is what should have been signed, where the signature is the problem.
@@ -87,32 +89,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-timer.C:
 		case <-r.Context().Done():
+			s.observe(OrderAttempt{Time: s.cfg.Now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Problem: "the caller hung up before the delay asked for was over"})
 			return
 		}
 	}
+	attempt := s.answer(r, fault)
+	s.observe(attempt)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8") // as the real one
-	switch {
-	case fault.Body != "":
-		if fault.Status != 0 {
-			w.WriteHeader(fault.Status)
-		}
-		fmt.Fprint(w, fault.Body)
-	case fault.Status != 0 || fault.HTML:
-		if fault.Status != 0 {
-			w.WriteHeader(fault.Status)
-		}
-		// Proxies like to repeat the URL.
-		fmt.Fprintf(w, "<html><body><h1>midastest: fault asked for</h1><p>%s</p></body></html>", strings.ReplaceAll(r.URL.String(), "&", "&amp;"))
-	case fault.Ret != 0:
-		fmt.Fprint(w, refusalJSON(fault.Ret, fault.Msg, fault.Code))
-	default:
-		body := s.answer(r)
-		if fault.Cut { // promise the whole, send half
-			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-			body = body[:len(body)/2]
-		}
-		fmt.Fprint(w, body)
+	body := attempt.Body
+	if fault.Cut { // promise the whole, send half
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		body = body[:len(body)/2]
 	}
+	w.WriteHeader(attempt.Status)
+	fmt.Fprint(w, body)
 }
 
 func (s *Server) nextFault() Fault {
@@ -126,27 +116,52 @@ func (s *Server) nextFault() Fault {
 	return fault
 }
 
-// answer checks an order, keeps it, and returns the body of the answer.
-func (s *Server) answer(r *http.Request) string {
-	attempt := OrderAttempt{Time: s.cfg.Now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies()}
+// answer answers with a fault, or checks an order and keeps it.
+func (s *Server) answer(r *http.Request, fault Fault) OrderAttempt {
+	attempt := OrderAttempt{Time: s.cfg.Now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Status: http.StatusOK}
+	if fault.Status != 0 {
+		attempt.Status = fault.Status
+	}
+	attempt.Problem = "nothing: a fault was asked for"
+	switch {
+	case fault.Body != "":
+		attempt.Body = fault.Body
+		return attempt
+	case fault.Status != 0 || fault.HTML:
+		// Proxies like to repeat the URL.
+		attempt.Body = fmt.Sprintf("<html><body><h1>midastest: fault asked for</h1><p>%s</p></body></html>", strings.ReplaceAll(r.URL.String(), "&", "&amp;"))
+		return attempt
+	case fault.Ret != 0:
+		attempt.Ret, attempt.Body = fault.Ret, refusalJSON(fault.Ret, fault.Msg, fault.Code)
+		return attempt
+	}
+
 	params, login, refused := s.check(r)
 	attempt.Params = params
 	if refused != nil {
 		attempt.Ret, attempt.Problem, attempt.BaseString = refused.ret, refused.problem, refused.baseString
+		attempt.Body = refusalJSON(refused.ret, refused.msg, refused.code)
 		s.complain("order refused: %s", refused.problem)
-		s.observe(attempt)
-		return refusalJSON(refused.ret, refused.msg, refused.code)
+		return attempt
 	}
+	attempt.Problem = ""
 	attempt.Token = s.keep(&order{params, login, attempt.Time})
-	s.observe(attempt)
 	urlParams := "/v1/sx8/" + s.cfg.AppID + "/mobile_goods_info?token_id=" + attempt.Token
-	return `{"ret":0,"token":` + quote(attempt.Token) + `,"url_params":` + quote(urlParams) + `,"attach":""}`
+	attempt.Body = `{"ret":0,"token":` + quote(attempt.Token) + `,"url_params":` + quote(urlParams) + `,"attach":""}`
+	return attempt
 }
 
 func (s *Server) observe(attempt OrderAttempt) {
 	if s.cfg.OnOrder != nil {
 		s.cfg.OnOrder(attempt)
 	}
+}
+
+// Forget drops an order, for a server that runs for long: its token is unknown from now on.
+func (s *Server) Forget(token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.orders, token)
 }
 
 // keep stores an order under a new token.
