@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/midas-go/midas/midassql"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// maxConns of one process leaves room for a few more under PostgreSQL's default of 100.
+const maxConns = 20
+
+// A database is one of the three, opened as midassql wants it.
+type database struct {
+	*sql.DB
+	dialect   midassql.Dialect
+	transient func(error) bool // for midassql.Options; nil: its default
+
+	createItems, insertItem, selectItems string
+}
+
+// openDatabase opens postgres://…, mysql://… or the file of an SQLite database. It does not
+// connect yet. No error shows the password.
+func openDatabase(name string) (*database, error) {
+	db := &database{
+		insertItem:  "INSERT INTO item_journal (openid, billno, item, quantity) VALUES (?, ?, ?, ?)",
+		selectItems: "SELECT item, SUM(quantity) FROM item_journal WHERE openid = ? GROUP BY item ORDER BY item",
+	}
+	scheme, _, isURL := strings.Cut(name, "://")
+	var err error
+	switch {
+	case !isURL:
+		err = db.openSQLite(name)
+	case scheme == "postgres" || scheme == "postgresql":
+		err = db.openPostgreSQL(name)
+	case scheme == "mysql":
+		err = db.openMySQL(name)
+	default:
+		err = errors.New("want postgres://…, mysql://… or a file name")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("-db: %w", err)
+	}
+	return db, nil
+}
+
+func (db *database) openPostgreSQL(name string) error {
+	config, err := pgx.ParseConfig(name)
+	if err != nil {
+		return err // pgx masks the password
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = time.Second // a callback has 1.5 s
+	}
+	db.dialect = midassql.PostgreSQL
+	db.DB = stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
+	db.insertItem = "INSERT INTO item_journal (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)"
+	db.selectItems = strings.Replace(db.selectItems, "?", "$1", 1)
+	// The lock keeps two servers that start at once from creating the same table.
+	db.createItems = `SELECT pg_advisory_xact_lock(20240208);
+		CREATE TABLE IF NOT EXISTS item_journal (
+			id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+			openid text NOT NULL, billno text NOT NULL, item text NOT NULL, quantity bigint NOT NULL);
+		CREATE INDEX IF NOT EXISTS item_journal_openid ON item_journal (openid)`
+	return nil
+}
+
+func (db *database) openMySQL(name string) error {
+	u, err := url.Parse(name)
+	if err != nil {
+		return errors.New(`mysql: want "mysql://user:password@host:3306/database"`) // err shows the password
+	}
+	config, err := mysql.ParseDSN("/?" + u.RawQuery) // the driver's own parameters
+	if err != nil {
+		return fmt.Errorf("mysql: %w", err)
+	}
+	config.Net, config.Addr = "tcp", u.Host
+	if u.Port() == "" {
+		config.Addr = net.JoinHostPort(u.Hostname(), "3306")
+	}
+	config.DBName = strings.TrimPrefix(u.Path, "/")
+	config.User = u.User.Username()
+	config.Passwd, _ = u.User.Password()
+	// The driver does not end a COMMIT with the context, and the server goes on waiting for a
+	// lock after its client gave up: both need limits of their own.
+	config.Timeout, config.ReadTimeout, config.WriteTimeout = time.Second, 3*time.Second, 3*time.Second
+	if config.Params == nil {
+		config.Params = make(map[string]string)
+	}
+	config.Params["innodb_lock_wait_timeout"] = "1"
+	config.Params["lock_wait_timeout"] = "1"
+	connector, err := mysql.NewConnector(config)
+	if err != nil {
+		return fmt.Errorf("mysql: %w", err)
+	}
+	db.dialect = midassql.MySQL
+	db.transient = transientMySQL
+	db.DB = sql.OpenDB(connector)
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
+	db.SetConnMaxLifetime(5 * time.Minute) // the server closes idle ones
+	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
+		id BIGINT AUTO_INCREMENT PRIMARY KEY,
+		openid VARBINARY(255) NOT NULL, billno VARBINARY(255) NOT NULL, item VARBINARY(255) NOT NULL, quantity BIGINT NOT NULL,
+		KEY item_journal_openid (openid)) ENGINE=InnoDB`
+	return nil
+}
+
+// transientMySQL reports whether a transaction may succeed when it is run again: after a
+// deadlock, or when a lock was not to be had in time.
+func transientMySQL(err error) bool {
+	const lockWaitTimeout, deadlock = 1205, 1213
+	var refused *mysql.MySQLError
+	return errors.Is(err, driver.ErrBadConn) ||
+		errors.As(err, &refused) && (refused.Number == deadlock || refused.Number == lockWaitTimeout)
+}
+
+func (db *database) openSQLite(file string) error {
+	if file == "" {
+		return errors.New("sqlite: the file has no name")
+	}
+	// A URI, in which these three have a meaning.
+	file = strings.NewReplacer("%", "%25", "?", "%3F", "#", "%23").Replace(file)
+	// Transactions begin with the write lock; whoever waits for it gives up before the
+	// callback's 1.5 s and is tried again.
+	var err error
+	db.DB, err = sql.Open("sqlite", "file:"+file+"?_txlock=immediate&_pragma=busy_timeout(500)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
+	db.dialect = midassql.SQLite
+	db.transient = transientSQLite
+	db.SetMaxOpenConns(1) // there is one writer anyway, and waiting in Go is fair
+	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
+			id INTEGER PRIMARY KEY,
+			openid TEXT NOT NULL, billno TEXT NOT NULL, item TEXT NOT NULL, quantity INTEGER NOT NULL);
+		CREATE INDEX IF NOT EXISTS item_journal_openid ON item_journal (openid)`
+	return nil
+}
+
+// transientSQLite reports whether a transaction may succeed when it is run again: when
+// another process held the lock.
+func transientSQLite(err error) bool {
+	var refused *sqlite.Error
+	return errors.Is(err, driver.ErrBadConn) ||
+		errors.As(err, &refused) && refused.Code()&0xff == sqlite3.SQLITE_BUSY // its extended codes too
+}
+
+// migrateTime is for creating the tables, another server's turn at it included.
+const migrateTime = 30 * time.Second
+
+// migrate creates the tables that are missing.
+func migrate(ctx context.Context, db *database, store *midassql.Store) error {
+	ctx, cancel := context.WithTimeout(ctx, migrateTime)
+	defer cancel()
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	if _, err := db.ExecContext(ctx, db.createItems); err != nil {
+		return fmt.Errorf("creating item_journal: %w", err)
+	}
+	return nil
+}
+
+// An ownedItem is how many of an item a player has.
+type ownedItem struct {
+	ID       string `json:"id"`
+	Quantity int    `json:"quantity"`
+}
+
+func (db *database) itemsOf(ctx context.Context, openID string) ([]ownedItem, error) {
+	rows, err := db.QueryContext(ctx, db.selectItems, openID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ownedItem{}
+	for rows.Next() {
+		var item ownedItem
+		if err := rows.Scan(&item.ID, &item.Quantity); err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, rows.Err()
+}
