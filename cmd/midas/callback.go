@@ -82,7 +82,9 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 		return t.failed(name, err)
 	}
 	if *asJSON {
-		json.NewEncoder(t.out).Encode(newReply(receipt))
+		out := json.NewEncoder(t.out)
+		out.SetEscapeHTML(false)
+		out.Encode(newCallback("", receipt))
 	} else {
 		verdict := t.paint(green, "accepted")
 		if !receipt.Accepted {

@@ -199,12 +199,12 @@ func mistakesFor(m *message, right recipe, otherKeys []string) (list []mistake) 
 	// The sig received, and the URL as a whole.
 	add("sig-not-decoded", "the sig is still percent-encoded after it was decoded once",
 		"encode the sig once in the URL, and decode it once: here it was encoded twice or not decoded",
-		func(r *recipe) { r.sig = once(r.sig) })
+		func(r *recipe) { r.sig = literalPlus(r.sig) })
 	add("url-encoded-twice", "the values stand percent-encoded twice in the URL",
 		"encode every value once when the URL is made; an HTTP library that encodes wants raw values",
 		func(r *recipe) {
-			twice := m.params(func(s string) string { return once(once(s)) })
-			r.params, r.sig = m.signed(twice), value(twice, "sig")
+			r.params = m.signed(m.params(func(s string) string { return once(once(s)) }))
+			r.sig = literalPlus(r.sig)
 		})
 	add("sig-decoded-twice", `the sig holds a space where base64 has "+": it was decoded twice, or not encoded in the URL`,
 		`encode the sig once in the URL ("+" is %2B), and decode it once`,

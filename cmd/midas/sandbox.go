@@ -1,12 +1,370 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midastest"
 )
 
-const demoAppID = "1450000000"
+// The demo app, for a start without flags. Its key is no secret.
+const (
+	demoAppID  = "1450000000"
+	demoAppKey = "midastest-demo-key"
+	demoPath   = "/pay/notify"
+)
 
-func runSandbox(ctx context.Context, args []string, t *terminal) int { return 1 }
-func newReply(r *midastest.Receipt) any                              { return r }
+// How much is kept.
+const (
+	maxOrders    = 1000
+	maxCallbacks = 100     // of an order
+	maxReply     = 8 << 10 // bytes of an answer
+)
+
+const sandboxAbout = `Usage: midas sandbox [-app-id ID -app-key KEY] [-callback http://127.0.0.1:8080/pay/notify] [flags]
+
+Plays Midas on this machine, for a backend in any language: point its base URL here instead of at
+https://ysdktest.qq.com. It takes orders as the YSDK sandbox does (signature, cookies, ret codes),
+shows the cashier page at the url_params of an order, and calls your delivery URL when the player pays.
+Without -app-id and -app-key it plays a demo app; without -callback a built-in backend answers.
+
+Pages:
+  /                                          dashboard: orders and callbacks, live
+  /v1/{any}/{appid}/mobile_goods_info?token_id=TOKEN    cashier
+
+Midas:
+  GET  /mpay/buy_goods_m                     an order
+
+JSON API (a body may be left out; the answer to a callback says accepted, or the reason):
+  POST /api/orders/TOKEN/pay                 {"percent":95,"times":2,"method":"wechat","quantity":3}
+  POST /api/orders/TOKEN/repeat              the last callback again
+  POST /api/orders/TOKEN/forge               a callback signed with a wrong key: your backend has to refuse it
+  POST /api/orders/TOKEN/expire              a payment after the token expired
+  POST /api/orders/TOKEN/cancel              the player leaves, no callback
+  POST /api/next                             the next order gets {"ret":1018}, {"delay_ms":3000}, {"html":true}, {"status":502} or {"cut":true}
+  GET  /api/exchanges?after=SEQ              orders and callbacks so far, oldest first
+
+State is in memory: the last 1000 orders. It listens on the loopback interface unless -addr says otherwise.
+`
+
+func runSandbox(ctx context.Context, args []string, t *terminal) int {
+	const name = "sandbox"
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	var keys keyFlags
+	keys.register(flags, "app-key", "`pay key` of the app, without the trailing \"&\"")
+	appID := flags.String("app-id", "", "`offer id` of the app it plays Midas for; if empty, the demo app "+demoAppID)
+	callback := flags.String("callback", "", "your backend's delivery `URL`")
+	path := flags.String("path", "", "`path` that callbacks are signed for, if the registered URL's is not that of -callback")
+	addr := flags.String("addr", "127.0.0.1:9100", "`address` to listen on; other machines can reach it if it is not loopback")
+	var hosts []string
+	flags.Func("host", "a further `name` under which it may be called, such as host.docker.internal; may be repeated", func(host string) error {
+		hosts = append(hosts, host)
+		return nil
+	})
+	record := flags.String("record", "", "append every exchange to this `file`, as JSON lines (mode 0600)")
+	secrets := flags.Bool("secrets", false, "show openkey, pfkey and pay_token, in the record too, instead of masking them")
+	if code, ok := t.parse(flags, args, sandboxAbout); !ok {
+		return code
+	}
+	if flags.NArg() > 0 {
+		return t.misused(name, fmt.Errorf("%s: all settings are flags", quote(flags.Arg(0))))
+	}
+	appKey := demoAppKey
+	if demo := *appID == "" && len(keys.keys) == 0 && keys.file == ""; demo {
+		*appID = demoAppID
+	} else {
+		given, err := keys.read(t, "app-key")
+		switch {
+		case *appID == "":
+			return t.misused(name, errors.New("-app-id: missing; give it with -app-key, or neither for the demo app"))
+		case err != nil:
+			return t.misused(name, err)
+		case len(given) > 1:
+			return t.misused(name, errors.New("-app-key: give one pay key"))
+		}
+		appKey = given[0]
+	}
+	if err := checkConfig(midas.Config{AppID: *appID, AppKey: appKey}); err != nil {
+		return t.misused(name, fmt.Errorf("-app-id: %w", err))
+	}
+	if *callback != "" {
+		if err := checkDeliveryURL(*callback); err != nil {
+			return t.misused(name, fmt.Errorf("-callback: %w", err))
+		}
+	}
+
+	s := newSandbox(*appID, appKey, *callback, *path)
+	s.secrets = *secrets
+	s.failed = func(err error) { t.failed(name, err) }
+	if *record != "" {
+		var err error
+		if s.record, err = openRecord(*record); err != nil {
+			return t.failed(name, fmt.Errorf("-record: %w", err))
+		}
+		defer s.record.file.Close()
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return t.failed(name, fmt.Errorf("-addr: %w", err))
+	}
+	s.welcome(t, listener.Addr().(*net.TCPAddr).AddrPort(), *callback)
+
+	server := &http.Server{
+		Handler:           checkHost(s.handler(), listener.Addr().(*net.TCPAddr).AddrPort().Addr(), hosts),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		WriteTimeout:      maxDelay + 10*time.Second,
+		MaxHeaderBytes:    64 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx }, // live pages end with it
+	}
+	stopped := context.AfterFunc(ctx, func() { server.Close() })
+	defer stopped()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return t.failed(name, err)
+	}
+	return exitOK
+}
+
+// welcome prints what a backend needs to know.
+func (s *sandbox) welcome(t *terminal, addr netip.AddrPort, callback string) {
+	reach := "this machine only"
+	if !addr.Addr().IsLoopback() {
+		reach = t.paint(red, "OTHER MACHINES CAN REACH IT")
+	}
+	if addr.Addr().IsUnspecified() {
+		addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.Port())
+	}
+	base := "http://" + addr.String()
+	key := "as given"
+	if s.appKey == demoAppKey {
+		key = demoAppKey
+	}
+	if callback == "" {
+		callback = "(a built-in backend; set yours with -callback URL)"
+	}
+	fmt.Fprintf(t.out, `%s at %s (%s)
+
+Settings of your backend
+  base URL       %s   instead of https://ysdktest.qq.com
+  signed path    %s
+  offer id       %s
+  pay key        %s
+  delivery URL   %s, signed for %s
+
+Place an order
+  %s
+
+Then open the url_params of its answer behind %s, or the dashboard %s/
+`, t.paint(bold, "Midas sandbox"), base, reach, base, ysdkPrefix+orderPath, s.appID, key, callback, s.path, s.curl(base), base, base)
+}
+
+// curl returns a command that places an order.
+func (s *sandbox) curl(base string) string {
+	params := url.Values{
+		"openid": {"o_TESTopenid"}, "openkey": {"test-openkey"}, "appid": {s.appID}, "ts": {strconv.FormatInt(time.Now().Unix(), 10)},
+		"pf": {"qq_m_qq-2001-android-2011-test"}, "pfkey": {"test-pfkey"}, "zoneid": {"1"}, "payitem": {"sword*60*1"},
+		"goodsmeta": {"屠龙刀*一把好刀"}, "goodsurl": {""}, "app_metadata": {"order-1"}, "appmode": {"1"}, "format": {"json"},
+	}
+	params.Set("sig", midas.Sign(http.MethodGet, ysdkPrefix+orderPath, params, s.appKey))
+	return "curl -b 'session_id=openid; session_type=kp_actoken; org_loc=%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m' '" +
+		base + orderPath + "?" + encodeQuery(params) + "'"
+}
+
+// checkHost refuses calls under a name that is not this server's: a page on the web could
+// make its own name resolve to this machine (DNS rebinding) and then read and press
+// everything here.
+func checkHost(next http.Handler, listen netip.Addr, hosts []string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		host = strings.ToLower(strings.Trim(host, "[]"))
+		ip, err := netip.ParseAddr(host)
+		isAddress := err == nil && (ip.IsLoopback() || ip == listen || listen.IsUnspecified())
+		isName := host == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
+		if !isAddress && !isName {
+			http.Error(w, "midas sandbox: the host "+strconv.Quote(r.Host)+" is not this server's; start it with -host NAME to allow a name", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// A sandbox is a Midas with pages, and what it has seen.
+type sandbox struct {
+	midas         *midastest.Server
+	appID, appKey string
+	path          string // that callbacks are signed for
+	secrets       bool
+	record        *recorder   // may be nil
+	failed        func(error) // told of a record that cannot be written
+
+	mu      sync.Mutex
+	seq     int           // of the last exchange
+	orders  []*order      // oldest first, refused ones too
+	changed chan struct{} // closed at the next exchange
+}
+
+// An order is an order and what followed it.
+type order struct {
+	exchange
+	login     midas.Login
+	expires   time.Time
+	callbacks []exchange // oldest first
+	last      string     // raw query of the last callback that was not forged
+}
+
+// newSandbox returns a sandbox that calls back to a URL, or, if that is empty, to a
+// backend of its own that takes every right callback.
+func newSandbox(appID, appKey, callback, path string) *sandbox {
+	s := &sandbox{appID: appID, appKey: appKey, changed: make(chan struct{}), failed: func(error) {}}
+	s.midas = midastest.New(midastest.Config{AppID: appID, AppKey: appKey, OnOrder: s.onOrder})
+	if callback == "" {
+		client, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: demoPath})
+		if err != nil {
+			panic(err) // the settings were checked before
+		}
+		s.midas.DeliverToHandler(client.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }), demoPath)
+		s.path = cmp.Or(path, demoPath)
+		return s
+	}
+	s.midas.DeliverTo(callback)
+	u, _ := url.Parse(callback) // checked before
+	s.path = cmp.Or(path, u.Path)
+	return s
+}
+
+// onOrder keeps what midastest tells of an order.
+func (s *sandbox) onOrder(a midastest.OrderAttempt) {
+	m := &message{method: "GET", query: a.RawQuery}
+	params := m.params(once)
+	e := exchange{
+		Time: a.Time, Kind: "order", Token: a.Token, URL: orderPath + "?" + a.RawQuery, Params: params, Status: a.Status,
+		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem,
+	}
+	for _, c := range a.Cookies {
+		e.Cookies = append(e.Cookies, param{c.Name, c.Value})
+	}
+	if a.BaseString != "" { // the signature is the problem
+		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
+		e.Mistakes, _ = findMistakes(right, mistakesFor(m, right, nil))
+		if !s.secrets {
+			right.params = maskParams(right.params)
+		}
+		e.BaseString = right.base()
+	}
+	if !s.secrets {
+		e.URL, e.Params, e.Reply = maskText(e.URL), maskParams(params), maskText(e.Reply)
+	}
+	o := &order{exchange: e, login: loginOf(a.Cookies), expires: a.Time.Add(midas.TokenLifetime)}
+	s.add(&o.exchange, func() {
+		s.orders = append(s.orders, o)
+		if len(s.orders) > maxOrders {
+			s.midas.Forget(s.orders[0].Token)
+			s.orders = slices.Delete(s.orders, 0, 1)
+		}
+	})
+}
+
+// loginOf tells the login from the session cookies (protocol.md 4).
+func loginOf(cookies []*http.Cookie) midas.Login {
+	for _, c := range cookies {
+		if c.Name == "session_type" {
+			return map[string]midas.Login{"kp_actoken": midas.QQ, "wc_actoken": midas.WeChat, "st_dummy": midas.Guest, "openkey": midas.H5}[c.Value]
+		}
+	}
+	return ""
+}
+
+// add numbers an exchange, keeps it, records it and tells the live pages.
+func (s *sandbox) add(e *exchange, keep func()) {
+	if e.reply == nil {
+		e.reply = []byte(e.Reply)
+	}
+	if len(e.reply) > maxReply {
+		e.reply = e.reply[:maxReply]
+		e.Reply = string(e.reply)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	e.Seq = s.seq
+	keep()
+	close(s.changed)
+	s.changed = make(chan struct{})
+	if s.record != nil {
+		if err := s.record.append(*e); err != nil {
+			s.failed(err)
+		}
+	}
+}
+
+// find returns the order with this token, or nil. Its exchange never changes.
+func (s *sandbox) find(token string) *order {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range slices.Backward(s.orders) {
+		if token != "" && o.Token == token {
+			return o
+		}
+	}
+	return nil
+}
+
+// called keeps a callback of an order.
+func (s *sandbox) called(o *order, e exchange) exchange {
+	e.Token = o.Token
+	if _, query, ok := strings.Cut(e.URL, "?"); ok {
+		m := &message{callback: true, method: "GET", query: query}
+		right := newRecipe(m, s.path, s.appKey)
+		e.Params, e.BaseString = m.params(once), right.base()
+	}
+	s.add(&e, func() {
+		o.callbacks = append(o.callbacks, e)
+		if len(o.callbacks) > maxCallbacks {
+			o.callbacks = slices.Delete(o.callbacks, 0, 1)
+		}
+		if _, query, ok := strings.Cut(e.URL, "?"); ok && e.Action != "forge" {
+			o.last = query
+		}
+	})
+	return e
+}
+
+// since returns copies of the exchanges after seq, oldest first, and a channel that is
+// closed when there are more.
+func (s *sandbox) since(seq int) ([]exchange, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := map[int]exchange{}
+	for _, o := range s.orders {
+		if o.Seq > seq {
+			found[o.Seq] = o.exchange
+		}
+		for _, c := range o.callbacks {
+			if c.Seq > seq {
+				found[c.Seq] = c
+			}
+		}
+	}
+	exchanges := make([]exchange, 0, len(found))
+	for _, seq := range slices.Sorted(maps.Keys(found)) {
+		exchanges = append(exchanges, found[seq])
+	}
+	return exchanges, s.changed
+}
