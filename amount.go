@@ -1,7 +1,7 @@
 package midas
 
 import (
-	"math"
+	"cmp"
 	"strconv"
 	"strings"
 )
@@ -61,19 +61,15 @@ func ParseQPoints(s string) (Amount, error) {
 	if !isDigits(whole) || dotted && !isDigits(fraction) {
 		return 0, &ParamError{Param: "price", Reason: `want Q-points such as "60" or "0.1"`}
 	}
-	fraction = strings.TrimRight(fraction, "0")
-	if len(fraction) > 1 {
+	tenth := strings.TrimRight(fraction, "0")
+	if len(tenth) > 1 {
 		return 0, &ParamError{Param: "price", Reason: "a part of a fen: the smallest price is 0.1 Q-point"}
 	}
-	points, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || points > math.MaxInt64/int64(QPoint)-1 {
+	fen, err := strconv.ParseInt(whole+cmp.Or(tenth, "0"), 10, 64)
+	if err != nil {
 		return 0, &ParamError{Param: "price", Reason: "too large"}
 	}
-	a := Amount(points) * QPoint
-	if fraction != "" {
-		a += Amount(fraction[0] - '0')
-	}
-	return a, nil
+	return Amount(fen), nil
 }
 
 // isDigits reports whether s is one or more ASCII digits.

@@ -102,8 +102,9 @@ func mask(secret string) string {
 var secretParams = []string{"openkey", "pfkey", "pay_token", "sig"}
 
 var (
-	// queryInText is the query of a URL that a proxy repeats in its error page.
-	queryInText = regexp.MustCompile(`(\?|%3[Ff])[^\s"'<>]+`)
+	// queryInText is the query of a URL that a proxy repeats in its error page: what follows
+	// a "?", or pairs joined by "&".
+	queryInText = regexp.MustCompile(`(\?|%3[Ff])[^\s"'<>]+|[\w.%+*-]+(?:=|%3[Dd]|%253[Dd])[^\s"'<>]*(?:&|%26|%2526)[^\s"'<>]*`)
 	// secretInText is a secret parameter in some other notation, perhaps cut short.
 	secretInText = regexp.MustCompile(`(?i)\b((?:openkey|pfkey|pay_token|sig)(?:"|'|&quot;|\\")?(?:\s*[:=]\s*|%3D|%253D|&#61;)(?:"|'|&quot;|\\")?)[^\s"'<>&,]+`)
 )

@@ -1,0 +1,100 @@
+package midas_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/stretchr/testify/require"
+)
+
+func TestGateways(t *testing.T) {
+	t.Parallel()
+	// protocol.md 2 and 4
+	require.Equal(t, midas.Gateway{BaseURL: "https://ysdk.qq.com", SignPrefix: "/v3/r", OrgLocPrefix: "/v3/r"}, midas.Production())
+	require.Equal(t, midas.Gateway{BaseURL: "https://ysdktest.qq.com", SignPrefix: "/v3/r", OrgLocPrefix: "/v3/r"}, midas.Sandbox())
+	require.Equal(t, midas.Gateway{BaseURL: "http://msdk.qq.com", PayToken: true}, midas.MSDK())
+	require.Equal(t, midas.Gateway{BaseURL: "http://msdktest.qq.com", PayToken: true}, midas.MSDKSandbox())
+}
+
+func TestTheZeroGatewayIsProduction(t *testing.T) {
+	t.Parallel()
+	var host string
+	c := newClient(t, midas.Config{AppID: testAppID, AppKey: testAppKey, MaxRetries: -1, HTTPClient: &http.Client{
+		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			host = r.URL.Scheme + "://" + r.URL.Host
+			return nil, errors.New("offline")
+		})}})
+	_, err := c.CreateOrder(t.Context(), goldenOrder())
+	require.ErrorContains(t, err, "offline")
+	require.Equal(t, "https://ysdk.qq.com", host)
+}
+
+func TestNewNamesEachWrongField(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		what   string
+		change func(*midas.Config)
+		field  string // "" is accepted
+		says   string
+	}{
+		{"nothing wrong", func(*midas.Config) {}, "", ""},
+		{"no delivery path", func(cfg *midas.Config) { cfg.DeliveryPath = "" }, "", ""},
+		{"no app id", func(cfg *midas.Config) { cfg.AppID = "" }, "AppID", "set the offer id"},
+		{"an app id with a line end", func(cfg *midas.Config) { cfg.AppID += "\n" }, "AppID", "whitespace"},
+		{"no key", func(cfg *midas.Config) { cfg.AppKey = "" }, "AppKey", "set the pay key"},
+		{"a key with the &", func(cfg *midas.Config) { cfg.AppKey += "&" }, "AppKey", `leave the "&" out`},
+		{"a key with a blank", func(cfg *midas.Config) { cfg.AppKey = " " + cfg.AppKey }, "AppKey", "whitespace"},
+		{"a key with a no-break space", func(cfg *midas.Config) { cfg.AppKey += "\u00a0" }, "AppKey", "whitespace"},
+		{"a gateway without BaseURL", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{PayToken: true} }, "Gateway", "Sandbox()"},
+		{"a BaseURL without scheme", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "ysdk.qq.com" }, "Gateway", "https://host"},
+		{"a BaseURL of another scheme", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "ftp://ysdk.qq.com" }, "Gateway", "https://host"},
+		{"a BaseURL that is none", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://%zz" }, "Gateway", "https://host"},
+		{"a BaseURL with a password", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://a:b@ysdk.qq.com" }, "Gateway", "user"},
+		{"a BaseURL with a query", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com?a=b" }, "Gateway", "query"},
+		{"a BaseURL with the API path", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com/mpay/buy_goods_m" }, "Gateway", "leave"},
+		{"a prefix without /", func(cfg *midas.Config) { cfg.Gateway.SignPrefix = "v3/r" }, "Gateway", "prefix"},
+		{"a prefix with / at the end", func(cfg *midas.Config) { cfg.Gateway.OrgLocPrefix = "/v3/r/" }, "Gateway", "prefix"},
+		{"a delivery URL", func(cfg *midas.Config) { cfg.DeliveryPath = "https://game.example/pay" }, "DeliveryPath", "give its path alone"},
+		{"a relative delivery path", func(cfg *midas.Config) { cfg.DeliveryPath = "pay/notify" }, "DeliveryPath", "does not begin"},
+		{"a delivery path with a query", func(cfg *midas.Config) { cfg.DeliveryPath = "/pay?a=b" }, "DeliveryPath", "query"},
+		{"an escaped delivery path", func(cfg *midas.Config) { cfg.DeliveryPath = "/%E5%89%91" }, "DeliveryPath", "escaped"},
+		{"a Chinese delivery path", func(cfg *midas.Config) { cfg.DeliveryPath = "/回调" }, "DeliveryPath", "escaped"},
+		{"a delivery path with a blank", func(cfg *midas.Config) { cfg.DeliveryPath = "/pay notify" }, "DeliveryPath", "escaped"},
+		{"TLS verification off", func(cfg *midas.Config) {
+			cfg.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		}, "HTTPClient", "RootCAs"},
+		{"too many retries", func(cfg *midas.Config) { cfg.MaxRetries = 11 }, "MaxRetries", "over 10"},
+		{"a negative delay", func(cfg *midas.Config) { cfg.RetryDelay = -1 }, "RetryDelay", "negative"},
+		{"an endless delay", func(cfg *midas.Config) { cfg.RetryDelay = time.Hour }, "RetryDelay", "minute"},
+		{"limits in the wrong order", func(cfg *midas.Config) { cfg.AnswerTimeout = time.Second }, "DeliverTimeout", "above AnswerTimeout"},
+		{"a negative limit", func(cfg *midas.Config) { cfg.DeliverTimeout = -1 }, "DeliverTimeout", "negative"},
+		{"an answer after Midas hung up", func(cfg *midas.Config) { cfg.AnswerTimeout = 2 * time.Second }, "AnswerTimeout", "2s"},
+	} {
+		cfg := midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.Sandbox(), DeliveryPath: "/pay/notify"}
+		test.change(&cfg)
+		c, err := midas.New(cfg)
+		if test.field == "" {
+			require.NoError(t, err, test.what)
+			continue
+		}
+		require.Nil(t, c, test.what)
+		var configErr *midas.ConfigError
+		require.ErrorAs(t, err, &configErr, test.what)
+		require.Equal(t, test.field, configErr.Field, test.what)
+		require.ErrorContains(t, err, "midas.Config."+test.field+": ", test.what)
+		require.ErrorContains(t, err, test.says, test.what)
+		require.NotContains(t, err.Error(), testAppKey)
+	}
+}
+
+func TestNewReportsEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := midas.New(midas.Config{DeliveryPath: "pay", Gateway: midas.Gateway{SignPrefix: "/v3/r"}})
+	for _, field := range []string{"AppID", "AppKey", "Gateway", "DeliveryPath"} {
+		require.ErrorContains(t, err, "midas.Config."+field+": ")
+	}
+}
