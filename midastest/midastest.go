@@ -18,10 +18,12 @@ package midastest
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"sync"
+	"testing/iotest"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -131,7 +133,6 @@ func (s *Server) DeliverTo(deliveryURL string) {
 	if s.cfg.HTTPClient != nil {
 		client = *s.cfg.HTTPClient
 	}
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	s.setTarget(&target{client: &client, url: deliveryURL, path: u.Path})
 }
 
@@ -149,6 +150,7 @@ type target struct {
 }
 
 func (s *Server) setTarget(t *target) {
+	t.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deliver = t
@@ -159,9 +161,13 @@ func (s *Server) setTarget(t *target) {
 type inProcess struct{ handler http.Handler }
 
 func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	in := r.Clone(r.Context())
+	in := r.Clone(r.Context()) // and what makes it a server's request
 	in.RequestURI = r.URL.RequestURI()
 	in.RemoteAddr = "192.0.2.1:1234"
+	in.URL.Scheme, in.URL.Host = "", ""
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
 	rec := httptest.NewRecorder()
 	done := make(chan any, 1)
 	go func() {
@@ -175,6 +181,9 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		resp := rec.Result()
 		resp.Request = r
+		if resp.ContentLength > int64(rec.Body.Len()) { // less than was promised: a connection would break off
+			resp.Body = io.NopCloser(io.MultiReader(resp.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
+		}
 		return resp, nil
 	case <-r.Context().Done():
 		return nil, r.Context().Err()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +31,8 @@ type Receipt struct {
 }
 
 // Deliver sends a callback with this raw query to the delivery URL, whatever it holds: a
-// repeat, a forgery, noise. The error is ctx.Err(), or says that no delivery URL is set.
+// repeat, a forgery, noise. The error is ctx.Err(), or says that no delivery URL is set, or
+// that no URL can hold the query.
 func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error) {
 	s.mu.Lock()
 	to := s.deliver
@@ -47,7 +49,7 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 	defer cancel()
 	req, err := http.NewRequestWithContext(patience, http.MethodGet, receipt.URL, nil)
 	if err != nil {
-		return nil, fmt.Errorf("midastest: Deliver: %w", err)
+		return nil, fmt.Errorf("midastest: Deliver: %w", withoutURL(err))
 	}
 	start := time.Now()
 	resp, err := to.client.Do(req)
@@ -63,12 +65,21 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 	case patience.Err() != nil:
 		receipt.Reason = "no answer within 2s: Midas hangs up and may cancel the charge"
 	case err != nil:
-		receipt.Reason = "no answer: " + err.Error()
+		receipt.Reason = "no answer: " + withoutURL(err).Error()
 	default:
 		receipt.Reason = Judge(receipt.Status, receipt.Body, receipt.Took)
 	}
 	receipt.Accepted = receipt.Reason == ""
 	return receipt, nil
+}
+
+// withoutURL returns what an error of net/http is about without the URL, whose query holds the sig.
+func withoutURL(err error) error {
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		return urlErr.Err
+	}
+	return err
 }
 
 // Judge says why Midas would not take an answer to a callback for a delivery, or returns ""
