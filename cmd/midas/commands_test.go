@@ -81,7 +81,7 @@ func TestCallbackJudgesTheReply(t *testing.T) {
 		"a forgery":                 {append([]string{"-forged"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig)"},
 		"another signed path":       {append([]string{"-path", "/other"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig)"},
 		"a newline too many":        {[]string{"-url", backend.URL + "/newline"}, "refused because the body ends in a newline"},
-		"a newline is shown":        {[]string{"-url", backend.URL + "/newline"}, `reply    {"ret":0,"msg":"OK"}␊`},
+		"a newline is shown":        {[]string{"-url", backend.URL + "/newline"}, `reply    {"ret":0,"msg":"OK"}‹LF›`},
 		"nobody there":              {[]string{"-url", "http://127.0.0.1:1/pay/notify"}, "refused because no answer: "},
 	} {
 		code, stdout, stderr := callback(c.args...)
@@ -99,16 +99,15 @@ func TestCallbackJudgesTheReply(t *testing.T) {
 	require.Contains(t, reply["reason"], "newline")
 }
 
-// Rows are from The Unicode Standard's control pictures, U+2400 and on.
 func TestInvisibleBytesAreShown(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"{\"ret\": 0}\r\n":        `{"ret":␠0}␍␊`,
-		"\xef\xbb\xbf{}\t":        `BOM{}␉`,
-		"a\x00b\x7f":              `a␀b␡`,
-		"a\u200bb\u00a0":          `aU+200BbU+00A0`,
-		"\xff道\x1b[0m":            `\xFF道␛[0m`,
-		strings.Repeat("x", 4100): strings.Repeat("x", 4096) + "… and 4 bytes more",
+		"{\"ret\": 0}\r\n":        `{"ret":‹SP›0}‹CR›‹LF›`,
+		"\xef\xbb\xbf{}\t":        `‹BOM›{}‹TAB›`,
+		"a\x00b\x7f":              `a‹NUL›b‹U+007F›`,
+		"a\u200bb\u00a0":          `a‹U+200B›b‹U+00A0›`,
+		"\xff道\x1b[0m":            `‹\xFF›道‹U+001B›[0m`,
+		strings.Repeat("x", 4100): strings.Repeat("x", 4096) + "‹… and 4 bytes more›",
 	} {
 		require.Equal(t, want, visibleText([]byte(in)))
 	}

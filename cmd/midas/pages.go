@@ -63,6 +63,12 @@ func (v view) Good() bool { return v.Accepted != v.Forged() }
 // Bytes returns the answer as received.
 func (v view) Bytes() []byte { return v.reply }
 
+// Charged returns what a callback says was paid.
+func (v view) Charged() midas.Amount {
+	fen, _ := strconv.ParseInt(value(v.Params, "amt"), 10, 64) // midastest wrote it
+	return midas.Amount(fen)
+}
+
 // Clock returns the time of day.
 func (v view) Clock() string { return v.Time.Format(time.TimeOnly) }
 

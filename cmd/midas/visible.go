@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// A span is text to be shown; Marked spans stand for bytes that are invisible.
+// A span is text to be shown; a Marked one names a character that is invisible.
 type span struct {
 	Text   string
 	Marked bool
@@ -15,6 +15,9 @@ type span struct {
 
 // maxVisible is how much of a body is shown.
 const maxVisible = 4 << 10
+
+// The names of those that replies have most. (Few fonts have the characters ␊ and ␠.)
+var invisible = map[rune]string{' ': "SP", '\n': "LF", '\r': "CR", '\t': "TAB", 0: "NUL", 0xfeff: "BOM"}
 
 // visible returns the bytes of a reply so that each can be seen: Midas takes no blank, no
 // line end, no byte order mark around its JSON (protocol.md 5).
@@ -33,12 +36,8 @@ func visible(body []byte) []span {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			add(fmt.Sprintf(`\x%02X`, rest[0]), true)
-		case r <= ' ':
-			add(string('␀'+r), true) // U+2400 and on: ␀ to ␠
-		case r == 0x7f:
-			add("␡", true)
-		case r == 0xfeff:
-			add("BOM", true)
+		case invisible[r] != "":
+			add(invisible[r], true)
 		case !unicode.IsPrint(r):
 			add(fmt.Sprintf("U+%04X", r), true)
 		default:
@@ -52,11 +51,15 @@ func visible(body []byte) []span {
 	return spans
 }
 
-// visibleText is visible as one string.
+// visibleText is visible as one string, for a terminal.
 func visibleText(body []byte) string {
 	var b strings.Builder
 	for _, s := range visible(body) {
-		b.WriteString(s.Text)
+		if s.Marked {
+			b.WriteString("‹" + s.Text + "›")
+		} else {
+			b.WriteString(s.Text)
+		}
 	}
 	return b.String()
 }

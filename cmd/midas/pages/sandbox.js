@@ -44,7 +44,7 @@ if (orders) {
   const live = document.getElementById('live');
   const events = new EventSource('/events?after=' + orders.dataset.last);
   const show = (on) => {
-    live.textContent = on ? live.dataset.on : live.dataset.off;
+    live.textContent = on ? live.dataset.connected : live.dataset.lost;
     live.className = on ? 'on' : 'off';
   };
   events.onopen = () => show(true);

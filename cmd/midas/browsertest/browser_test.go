@@ -1,0 +1,275 @@
+// Package browsertest drives the pages of "midas sandbox" with a real Chromium, headless,
+// against a real backend. It is a module of its own, so that the root module does not
+// depend on a browser driver.
+package browsertest
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/midas-go/midas"
+	"github.com/stretchr/testify/require"
+)
+
+var screenshots = flag.String("screenshots", "", "write the screenshots to this folder, such as ../../../docs")
+
+const (
+	appID  = "1450000000"
+	appKey = "browsertest-key"
+)
+
+// A shop is a backend as a game would have it.
+type shop struct {
+	client *midas.Client
+	url    string
+	sloppy atomic.Bool // it then ends its answer with a newline
+}
+
+func newShop(t *testing.T) *shop {
+	s := &shop{}
+	verifier, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: "/pay/notify"})
+	require.NoError(t, err)
+	deliver := verifier.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil })
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.sloppy.Load() {
+			w.Write([]byte("{\"ret\": 0, \"msg\": \"OK\"}\n"))
+			return
+		}
+		deliver.ServeHTTP(w, r)
+	}))
+	t.Cleanup(backend.Close)
+	s.url = backend.URL + "/pay/notify"
+	return s
+}
+
+// startSandbox builds and starts the command, and returns its address.
+func startSandbox(t *testing.T, callback string) string {
+	binary := filepath.Join(t.TempDir(), "midas")
+	build := exec.Command("go", "build", "-o", binary, "github.com/midas-go/midas/cmd/midas")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	cmd := exec.Command(binary, "sandbox", "-addr", "127.0.0.1:0", "-app-id", appID, "-callback", callback)
+	cmd.Env = append(os.Environ(), "MIDAS_APP_KEY="+appKey)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { // after the browser's
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		require.NoError(t, cmd.Wait(), "it ends well on Ctrl-C")
+	})
+	first, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(first)
+	require.NotEmpty(t, address, first)
+	go func() { _, _ = stdout.Read(make([]byte, 64<<10)) }()
+	return address
+}
+
+func request(name string) midas.OrderRequest {
+	return midas.OrderRequest{
+		Login: midas.QQ, OpenID: "o_TESTopenid", OpenKey: "test-openkey", PF: "qq_m_qq-2001-android-2011-test", PFKey: "test-pfkey",
+		Items:     []midas.Item{{ID: "sword", Price: 60 * midas.QPoint, Quantity: 1}},
+		GoodsName: name, GoodsDescription: "一把好刀", Metadata: "order-1",
+	}
+}
+
+func (s *shop) order(t *testing.T, name string) *midas.Order {
+	order, err := s.client.CreateOrder(t.Context(), request(name))
+	require.NoError(t, err)
+	return order
+}
+
+// newBrowser starts a browser and returns its first tab.
+func newBrowser(t *testing.T, language, scheme string) context.Context {
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.NoSandbox, // containers and CI run as root
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.UserDataDir(t.TempDir()),
+	)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
+	t.Cleanup(cancel)
+	return newTab(t, ctx, language, scheme)
+}
+
+// newTab returns a tab that fails the test when a page logs an error: a script that throws,
+// a file that is missing, something that the Content-Security-Policy blocks.
+func newTab(t *testing.T, parent context.Context, language, scheme string) context.Context {
+	tab, cancel := chromedp.NewContext(parent)
+	var watching sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		watching.Wait()
+	})
+	require.NoError(t, chromedp.Do(tab, chromedp.Func(func(_ context.Context, target *chromedp.Target) error {
+		entries := cdp.Events(tab, target, log.EntryAdded)
+		watching.Go(func() {
+			for event, err := range entries {
+				if err != nil { // the end of the tab
+					return
+				}
+				if event.Entry.Level == log.EntryLevelError {
+					t.Errorf("the page logged: %s (%s)", event.Entry.Text, event.Entry.URL)
+				}
+			}
+		})
+		thrown := cdp.Events(tab, target, runtime.ExceptionThrown)
+		watching.Go(func() {
+			for event, err := range thrown {
+				if err != nil {
+					return
+				}
+				t.Errorf("the page threw: %+v", event.ExceptionDetails)
+			}
+		})
+		if _, err := cdp.Call(tab, target, log.Enable, cdp.Empty{}); err != nil {
+			return err
+		}
+		if _, err := cdp.Call(tab, target, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{
+			Headers: network.Headers{"Accept-Language": language},
+		}); err != nil {
+			return err
+		}
+		_, err := cdp.Call(tab, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	})))
+	return tab
+}
+
+type void = chromedp.Void
+
+// do runs steps in a tab.
+func do(t *testing.T, tab context.Context, steps ...chromedp.Action[void]) {
+	t.Helper()
+	require.NoError(t, chromedp.Do(tab, steps...))
+}
+
+// get runs a step that has a result.
+func get[T any](t *testing.T, tab context.Context, step chromedp.Action[T]) T {
+	t.Helper()
+	result, err := chromedp.Run(tab, step)
+	require.NoError(t, err)
+	return result
+}
+
+func css(selector string) chromedp.CSS { return chromedp.CSS(selector) }
+
+// save writes a screenshot where the flag asks for it.
+func save(t *testing.T, name string, png []byte) {
+	require.Greater(t, len(png), 5000)
+	require.Less(t, len(png), 150<<10, "%s is for the README: keep it small", name)
+	if *screenshots != "" {
+		require.NoError(t, os.WriteFile(filepath.Join(*screenshots, name), png, 0o644))
+	}
+}
+
+// newSandbox starts the command for a shop, which then orders from it.
+func newSandbox(t *testing.T, shop *shop) (address string) {
+	address = startSandbox(t, shop.url)
+	gateway := midas.Sandbox()
+	gateway.BaseURL = address
+	var err error
+	shop.client, err = midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
+	require.NoError(t, err)
+	return address
+}
+
+func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
+	shop := newShop(t)
+	address := newSandbox(t, shop)
+
+	dashboard := newBrowser(t, "en", "light")
+	do(t, dashboard, chromedp.EmulateViewport(1000, 900), chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+	require.Contains(t, get(t, dashboard, chromedp.Text(css("#none pre"))), "curl -b ")
+	do(t, dashboard, chromedp.Evaluate[void]("window.loaded = 1"))
+
+	// An order appears without a reload.
+	order := shop.order(t, "屠龙刀")
+	card := `[data-token="` + order.Token + `"] `
+	do(t, dashboard, chromedp.WaitVisible(css(card)))
+
+	// The player opens the cashier on a phone, and pays with the keyboard alone.
+	phone := newTab(t, dashboard, "en", "light")
+	do(t, phone, chromedp.EmulateViewport(390, 760, chromedp.EmulateMobile), chromedp.Navigate(address+order.URLParams))
+	require.Equal(t, "屠龙刀", get(t, phone, chromedp.Text(css("h1"))))
+	require.Equal(t, "60 Q-points 6.00 yuan", get(t, phone, chromedp.Evaluate[string]("document.querySelector('.total').innerText.split(/\\s+/).join(' ')")))
+	require.True(t, get(t, phone, chromedp.Evaluate[bool]("document.documentElement.scrollWidth <= 390")), "the cashier is wider than the phone")
+	save(t, "cashier.png", get(t, phone, chromedp.CaptureScreenshot()))
+	do(t, phone,
+		chromedp.KeyEvent(kb.Tab),   // to the pay methods
+		chromedp.KeyEvent(kb.Tab),   // to Pay
+		chromedp.KeyEvent(kb.Enter), // presses it
+		chromedp.WaitVisible(css("[role=status].good")))
+	require.Equal(t, "Paid. The backend has delivered.", get(t, phone, chromedp.Text(css("[role=status]"))))
+
+	// The verdict appears live, with the bytes of the reply.
+	require.Equal(t, "accepted", get(t, dashboard, chromedp.Text(css(card+"[data-action=pay] .verdict.good"))))
+	require.Equal(t, `{"ret":0,"msg":"OK"}`, get(t, dashboard, chromedp.Text(css(card+"[data-action=pay] .bytes"))))
+
+	// A forgery is refused by the shop.
+	do(t, dashboard, chromedp.Click(css(card+`button[data-post$="/forge"]`)))
+	require.Equal(t, "refused, as a forgery should be: the backend answered ret 4 (bad_parameter:sig)",
+		get(t, dashboard, chromedp.Text(css(card+"[data-action=forge] .verdict.good"))))
+
+	// An answer with a newline is refused by Midas; one can see it.
+	shop.sloppy.Store(true)
+	do(t, dashboard, chromedp.Click(css(card+`button[data-post$="/repeat"]`)))
+	require.Contains(t, get(t, dashboard, chromedp.Text(css(card+"[data-action=repeat] .verdict.bad"))), "refused because the body ends in a newline")
+	require.Equal(t, `{"ret":SP0,SP"msg":SP"OK"}LF`, get(t, dashboard, chromedp.Text(css(card+"[data-action=repeat] .bytes"))))
+
+	require.Equal(t, 1, get(t, dashboard, chromedp.Evaluate[int]("window.loaded")), "the dashboard was reloaded")
+	do(t, dashboard, chromedp.Evaluate[void]("scrollTo(0, 0)"))
+	save(t, "dashboard.png", get(t, dashboard, chromedp.CaptureScreenshot()))
+
+	// The next order is refused as asked, and leaves no token.
+	do(t, dashboard, chromedp.SendKeys(css("input[name=ret]"), "1018"+kb.Enter), chromedp.WaitVisible(css("main > [role=status].good")))
+	_, err := shop.client.CreateOrder(t.Context(), request("axe"))
+	require.ErrorIs(t, err, midas.ErrLoginExpired)
+	do(t, dashboard, chromedp.WaitVisible(css(`.order[data-token=""] > .verdict.bad`)))
+}
+
+func TestMarkupInAnOrderIsText(t *testing.T) {
+	shop := newShop(t)
+	address := newSandbox(t, shop)
+	const markup = `</h1><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`
+	harmless := func(tab context.Context) {
+		require.Zero(t, get(t, tab, chromedp.Evaluate[int]("window.hacked || 0")))
+		require.Zero(t, get(t, tab, chromedp.Evaluate[int]("document.querySelectorAll('[onerror], body script, .order img').length")))
+	}
+
+	tab := newBrowser(t, "zh-CN,zh;q=0.9", "dark")
+	do(t, tab, chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+	require.Equal(t, "实时", get(t, tab, chromedp.Text(css("#live"))))
+	order := shop.order(t, markup) // arrives live
+	require.Equal(t, markup, get(t, tab, chromedp.Text(css(".order h2"))))
+	harmless(tab)
+	do(t, tab, chromedp.Reload()) // comes with the page
+	require.Equal(t, markup, get(t, tab, chromedp.Text(css(".order h2"))))
+	harmless(tab)
+	do(t, tab, chromedp.Navigate(address+order.URLParams))
+	require.Equal(t, markup, get(t, tab, chromedp.Text(css("h1"))))
+	require.Equal(t, "立即支付 60 Q点", get(t, tab, chromedp.Text(css("button.main"))))
+	harmless(tab)
+}
