@@ -1,0 +1,412 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"flag"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/midas-go/midas/midastest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func environment(pairs ...string) func(string) string {
+	return func(name string) string {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1]
+			}
+		}
+		return ""
+	}
+}
+
+func TestWrongUsageIsNamed(t *testing.T) {
+	t.Parallel()
+	live := environment("MIDAS_APP_ID", appID, "MIDAS_APP_KEY", appKey)
+	for _, test := range []struct {
+		args   string
+		getenv func(string) string
+		want   string
+	}{
+		{"-midas live", environment(), "-app-id"},
+		{"-midas live", environment("MIDAS_APP_ID", appID), "MIDAS_APP_KEY"},
+		{"-midas moon", live, "-midas"},
+		{"", live, "-midas fake with an app id"},
+		{"-listen :8080", environment(), "-listen"},
+		{"-listen 192.0.2.1:8080", environment(), "-listen"},
+		{"-listen 8080", environment(), "-listen"},
+		{"-dry-run -midas live", live, "-dry-run"},
+		{"-dry-run -midas msdk", live, "-dry-run"},
+		{"-dry-run -midas https://proxy.example.com", live, "-dry-run"},
+		{"-tls-cert x -midas sandbox", live, "-tls-key"},
+		{"-tls-cert x -tls-key y", environment(), "-tls-cert"},
+		{"-delivery-path notify -midas sandbox", live, "-delivery-path"},
+		{"-callback-path notify -midas sandbox", live, "-callback-path"},
+		{"-callback-path /{x} -midas sandbox", live, "-callback-path"},
+		{"-callback-path /other", environment(), "-callback-path"},
+		{"serve", environment(), `"serve"`},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			_, err := readConfig(strings.Fields(test.args), test.getenv, io.Discard)
+			require.ErrorContains(t, err, test.want)
+			require.NotContains(t, err.Error(), appKey)
+		})
+	}
+
+	// What the client or the database refuses is an error at the start, too.
+	for _, test := range []struct{ args, want string }{
+		{"-delivery-path /notify?x=1", "DeliveryPath"},
+		{"-db oracle://x", "-db"},
+		{"-db mysql://u:hunter2@127.0.0.1:port/x", "-db"},
+		{"-db postgres://u:hunter2@127.0.0.1:port/x", "-db"},
+		{"-listen 127.0.0.1:99999", "-listen"},
+		{"-tls-cert none.crt -tls-key none.key", "none.crt"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			args := append([]string{"-midas", "sandbox", "-listen", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "game.db")}, strings.Fields(test.args)...)
+			err := run(t.Context(), args, live, io.Discard, io.Discard)
+			require.ErrorContains(t, err, test.want)
+			require.NotContains(t, err.Error(), "hunter2")
+		})
+	}
+}
+
+func TestHelpShowsNoSecretOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	var help bytes.Buffer
+	_, err := readConfig([]string{"-h"}, environment("MIDAS_APP_KEY", "SECRET", "DATABASE_URL", "postgres://u:SECRET@h/d"), &help)
+	require.ErrorIs(t, err, flag.ErrHelp)
+	require.Contains(t, help.String(), "-delivery-path")
+	require.Contains(t, help.String(), "MIDAS_APP_KEY")
+	require.NotContains(t, help.String(), "SECRET")
+}
+
+func TestTheEnvironmentIsUsedWhereAFlagIsNotGiven(t *testing.T) {
+	t.Parallel()
+	getenv := environment("MIDAS_APP_ID", "1", "MIDAS_APP_KEY", "k", "MIDAS_GATEWAY", "sandbox", "DATABASE_URL", "postgres://h/d",
+		"MIDAS_DELIVERY_PATH", "/env", "LISTEN", ":1")
+	c, err := readConfig([]string{"-delivery-path", "/flag"}, getenv, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, &config{listen: ":1", db: "postgres://h/d", midas: "sandbox", appID: "1", appKey: "k",
+		deliveryPath: "/flag", callbackPath: "/flag", gateway: midas.Sandbox()}, c)
+}
+
+// The first minutes of a newcomer: no set-up, and the commands that were printed.
+func TestPrintedCommandsBuySomething(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		missing(t, "curl is not installed")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	stdoutReader, stdout := io.Pipe()
+	var log bytes.Buffer
+	ended := make(chan error, 1)
+	folder := t.TempDir()
+	go func() {
+		ended <- run(ctx, []string{"-listen", "127.0.0.1:0", "-db", filepath.Join(folder, "game.db")}, environment(), stdout, &log)
+		stdout.Close()
+	}()
+	var commands []string
+	printed := make([]byte, 4096)
+	for len(commands) < 3 {
+		n, err := stdoutReader.Read(printed)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(printed[:n])) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "curl ") {
+				commands = append(commands, line)
+			}
+		}
+	}
+
+	shell := func(command string) string {
+		cmd := exec.CommandContext(ctx, "sh", "-c", command)
+		cmd.Dir = folder // for order.json
+		output, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(output))
+		return string(output)
+	}
+	require.Contains(t, shell(commands[0]), `"url_params":"/v1/`)
+	require.Contains(t, shell(commands[1]), `"delivered":true`)
+	require.JSONEq(t, `{"items":[{"id":"gem60","quantity":1}]}`, shell(commands[2]))
+
+	stop()
+	require.NoError(t, <-ended)
+	require.Contains(t, log.String(), `"outcome":"delivered"`)
+	require.Contains(t, log.String(), `"msg":"stopped"`)
+	for line := range strings.Lines(log.String()) {
+		require.True(t, json.Valid([]byte(line)), "not JSON: %s", line)
+	}
+	require.NotContains(t, log.String(), "sig=")
+}
+
+// openid, pfkey and prices as an app sends them.
+const goodOrder = `{"login":"qq","openid":"player","openkey":"SECRET-openkey","pf":"qq_m","pfkey":"SECRET-pfkey","item":"gem60","quantity":1}`
+
+func TestOrdersOfTheApp(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, "/pay/notify")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL)
+
+	for _, test := range []struct {
+		name, body string
+		status     int
+		want       string
+	}{
+		{"a good one", goodOrder, http.StatusCreated, `"token":"`},
+		{"a price of the app's own", strings.Replace(goodOrder, `"item"`, `"price":1,"item"`, 1), http.StatusBadRequest, "price"},
+		{"an item that is not for sale", strings.Replace(goodOrder, "gem60", "crown", 1), http.StatusBadRequest, "catalogue"},
+		{"no openkey", strings.Replace(goodOrder, "SECRET-openkey", "", 1), http.StatusBadRequest, "openkey"},
+		{"a negative quantity", strings.Replace(goodOrder, `"quantity":1`, `"quantity":-1`, 1), http.StatusBadRequest, "payitem"},
+		{"no JSON", "openid=player", http.StatusBadRequest, "JSON"},
+		{"17 KiB", `{"openid":"` + strings.Repeat("x", 17<<10) + `"}`, http.StatusRequestEntityTooLarge, "16 KiB"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, body := post(t, server.url+"/orders", test.body)
+			require.Equal(t, test.status, status, body)
+			require.Contains(t, body, test.want)
+		})
+	}
+
+	fake.NextOrders(midastest.Fault{Ret: 1018, Msg: "not logged in"})
+	status, body := post(t, server.url+"/orders", goodOrder)
+	require.Equal(t, http.StatusUnauthorized, status)
+	require.Contains(t, body, "log in again")
+	fake.NextOrders(midastest.Fault{HTML: true})
+	status, _ = post(t, server.url+"/orders", goodOrder)
+	require.Equal(t, http.StatusBadGateway, status)
+
+	status, body = post(t, server.url+"/login", `{"openid":"player"}`)
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, `"openkey":"`)
+
+	// Stored is what was accepted, and no secret anywhere.
+	db := reader(t, databaseURL)
+	var stored int
+	require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM midas_orders").Scan(&stored))
+	require.Equal(t, 1, stored)
+	log, err := os.ReadFile(server.log)
+	require.NoError(t, err)
+	for _, secret := range []string{"SECRET", appKey, "sig="} {
+		require.NotContains(t, string(log), secret)
+	}
+}
+
+func post(t *testing.T, url, body string) (int, string) {
+	t.Helper()
+	resp, err := apps.Post(url, "application/json", strings.NewReader(body))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(answer)
+}
+
+func TestHealthFollowsTheDatabase(t *testing.T) {
+	t.Parallel()
+	postgres := startPostgreSQL(t)
+	server := startProcess(t, newFake(t, "/pay/notify"), postgres.url)
+	health := func() int {
+		resp, err := apps.Get(server.url + "/healthz")
+		require.NoError(t, err)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	require.Equal(t, http.StatusOK, health())
+	require.NoError(t, postgres.run(postgres.pgCtl, "-D", postgres.data(), "-w", "-m", "fast", "stop"))
+	require.Equal(t, http.StatusServiceUnavailable, health())
+	require.NoError(t, postgres.restart("fast"))
+	require.Eventually(t, func() bool { return health() == http.StatusOK }, 10*time.Second, 50*time.Millisecond)
+}
+
+// Tencent's bring-up step: verified, logged, answered OK, and nothing granted, although no such
+// order was ever stored.
+func TestDryRun(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, "/pay/notify")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL, "-midas", "sandbox", "-dry-run") // Tencent's sandbox is not asked
+
+	token := fake.AppOrder(midas.OrderRequest{Login: midas.QQ, OpenID: "player", Items: []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}}})
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-dry-1"))
+	require.NoError(t, err)
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	forged, err := fake.Callback(token, midastest.WrongKey("guessed"))
+	require.NoError(t, err)
+	require.Equal(t, 4, call(t.Context(), midasCalls, server.url+"/pay/notify", forged))
+
+	require.Empty(t, itemsOf(t, server.url, "player"))
+	db := reader(t, databaseURL)
+	require.Empty(t, granted(t, db))
+	require.Empty(t, remembered(t, db), "the real delivery comes with the real run")
+	log, err := os.ReadFile(server.log)
+	require.NoError(t, err)
+	require.Contains(t, string(log), "dry run: verified, nothing is granted")
+	require.Contains(t, string(log), "-dry-1")
+}
+
+// On Tencent's CEE the path has its prefix, and callbacks carry cee_extend, which nobody
+// signs.
+func TestCEE(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, "/ceecloudpay/notify")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL, "-delivery-path", "/ceecloudpay/notify")
+	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 2)
+	require.NoError(t, err)
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-cee-1"))
+	require.NoError(t, err)
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/ceecloudpay/notify", rawQuery+"&cee_extend=MyZ4"))
+	requireExactlyOnce(t, databaseURL, []payment{{"player", "-cee-1", "gem60", 2}})
+}
+
+// A delivery path that ends in a slash is that path, and not what is below it.
+func TestDeliveryPathWithSlash(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, "/pay/")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL, "-delivery-path", "/pay/")
+	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	require.NoError(t, err)
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-slash-1"))
+	require.NoError(t, err)
+	require.Equal(t, noAnswer, call(t.Context(), midasCalls, server.url+"/pay/below", rawQuery))
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/", rawQuery))
+	requireExactlyOnce(t, databaseURL, []payment{{"player", "-slash-1", "gem60", 1}})
+}
+
+// SIGTERM while a delivery waits for a lock: it is finished and answered before the end.
+func TestShutdownLetsDeliveriesFinish(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, "/pay/notify")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL)
+	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	require.NoError(t, err)
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-stop-1"))
+	require.NoError(t, err)
+
+	unlock := lockDeliveries(t, databaseURL)
+	answer, code := make(chan int, 1), make(chan int, 1)
+	go func() { answer <- call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery) }()
+	pause(t.Context(), 300*time.Millisecond) // the callback is on its way
+	go func() { code <- server.end(syscall.SIGTERM) }()
+	pause(t.Context(), 300*time.Millisecond)
+	select {
+	case <-code:
+		t.Error("the server did not wait for the delivery")
+	default:
+	}
+	unlock()
+	require.Equal(t, 0, <-answer)
+	require.Zero(t, <-code)
+	requireExactlyOnce(t, databaseURL, []payment{{"player", "-stop-1", "gem60", 1}})
+	require.Contains(t, tail(server.log), `"msg":"stopped"`)
+}
+
+func TestHTTPS(t *testing.T) {
+	t.Parallel()
+	cert, key, roots := certificate(t, "127.0.0.1")
+	fake := newFake(t, "/pay/notify")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL, "-tls-cert", cert, "-tls-key", key)
+	base := "https://" + server.address
+	client := trusting(roots, tls.VersionTLS12, 0)
+
+	resp, err := client.Post(base+"/orders", "application/json", strings.NewReader(goodOrder))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	var order struct{ Token string }
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&order))
+	rawQuery, err := fake.Callback(order.Token, midastest.BillNo("-tls-1"))
+	require.NoError(t, err)
+	require.Equal(t, 0, call(t.Context(), client, base+"/pay/notify", rawQuery))
+	requireExactlyOnce(t, databaseURL, []payment{{"player", "-tls-1", "gem60", 1}})
+
+	_, err = trusting(roots, tls.VersionTLS10, tls.VersionTLS11).Get(base + "/healthz")
+	require.ErrorContains(t, err, "protocol version")
+}
+
+// trusting returns a client of Midas's patience that trusts roots, and speaks the versions
+// of TLS; 0 is any.
+func trusting(roots *x509.CertPool, minVersion, maxVersion uint16) *http.Client {
+	return &http.Client{Timeout: midastest.Patience, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: minVersion, MaxVersion: maxVersion},
+	}}
+}
+
+// certificate makes a throw-away certificate and returns its files and a pool that trusts it.
+func certificate(t *testing.T, name string) (certFile, keyFile string, roots *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.ParseIP(name)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	parsed, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	roots = x509.NewCertPool()
+	roots.AddCert(parsed)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	write := func(file, kind string, der []byte) string {
+		file = filepath.Join(t.TempDir(), file)
+		require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return file
+	}
+	return write("server.crt", "CERTIFICATE", der), write("server.key", "PRIVATE KEY", keyDER), roots
+}
+
+func TestDatabaseURLs(t *testing.T) {
+	t.Parallel()
+	for name, dialect := range map[string]midassql.Dialect{
+		"game.db":                                midassql.SQLite,
+		"dir with blank/ga%me?.db":               midassql.SQLite,
+		"postgres://u:p@h/d?sslmode=disable":     midassql.PostgreSQL,
+		"postgresql://h/d":                       midassql.PostgreSQL,
+		"mysql://u:p%40ss@h:3307/d?tls=true":     midassql.MySQL,
+		"mysql://h/d?charset=utf8mb4&timeout=1s": midassql.MySQL,
+	} {
+		db, err := openDatabase(name)
+		require.NoError(t, err, name)
+		assert.Equal(t, dialect, db.dialect, name)
+		db.Close()
+	}
+	for _, name := range []string{"", "oracle://h/d", "mysql://h:x/d", "mysql://h/d?timeout=soon", "postgres://h:x/d"} {
+		_, err := openDatabase(name)
+		require.ErrorContains(t, err, "-db", name)
+	}
+	file := filepath.Join(t.TempDir(), "odd ?#%41 name.db")
+	db, err := openDatabase(file)
+	require.NoError(t, err)
+	defer db.Close()
+	require.NoError(t, db.Ping())
+	require.FileExists(t, file)
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/midas-go/midas/midastest"
+	"github.com/stretchr/testify/require"
+)
+
+// startNginx runs nginx with the site of deploy/nginx.conf, changed where a test must: names of
+// files, port, backend. It returns the site's base URL and its access log.
+func startNginx(t *testing.T, backend *process, certFile, keyFile string) (base, accessLog string) {
+	t.Helper()
+	nginx, err := exec.LookPath("nginx")
+	if err != nil {
+		nginx = "/usr/sbin/nginx" // Debian's, which is not in everybody's PATH
+	}
+	if _, err := os.Stat(nginx); err != nil {
+		missing(t, "nginx is not installed")
+	}
+	site, err := os.ReadFile("deploy/nginx.conf")
+	require.NoError(t, err)
+	folder := t.TempDir()
+	address := freeAddress(t)
+	accessLog = filepath.Join(folder, "access.log")
+	for _, change := range [][2]string{
+		{"listen 443 ssl;", "listen " + address + " ssl;"},
+		{"/etc/gameserver/tls/midas.crt", certFile},
+		{"/etc/gameserver/tls/midas.key", keyFile},
+		{"server 127.0.0.1:9001;", "server " + backend.address + ";"},
+		{"/var/log/nginx/midas.log", accessLog},
+	} {
+		require.Equal(t, 1, strings.Count(string(site), change[0]), "deploy/nginx.conf: %s", change[0])
+		site = []byte(strings.Replace(string(site), change[0], change[1], 1))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "site.conf"), site, 0o600))
+
+	var paths strings.Builder
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		fmt.Fprintf(&paths, "%s_temp_path %s;\n", kind, filepath.Join(folder, kind))
+	}
+	asRoot := ""
+	if os.Geteuid() == 0 {
+		asRoot = "user root;\n" // the certificate is in a folder of the test's
+	}
+	config := filepath.Join(folder, "nginx.conf")
+	require.NoError(t, os.WriteFile(config, []byte(asRoot+"daemon off;\nworker_processes 1;\npid "+filepath.Join(folder, "pid")+";\n"+
+		"error_log "+filepath.Join(folder, "error.log")+";\nevents {}\nhttp {\n"+paths.String()+"include "+filepath.Join(folder, "site.conf")+";\n}\n"), 0o600))
+
+	cmd := exec.Command(nginx, "-c", config, "-p", folder)
+	require.NoError(t, cmd.Start())
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt) // nginx ends its workers
+		<-ended
+	})
+	require.True(t, listens(t.Context(), ended, address), "nginx: %s", tail(filepath.Join(folder, "error.log")))
+	return "https://" + address, accessLog
+}
+
+// Real nginx with the site in deploy terminates TLS and hands callbacks on, byte for byte.
+func TestNginx(t *testing.T) {
+	t.Parallel()
+	cert, key, roots := certificate(t, "127.0.0.1")
+	fake := newFake(t, "/pay/notify")
+	databaseURL := newDatabase(t, midassql.SQLite)
+	server := startProcess(t, fake, databaseURL, "-delivery-path", "/pay/notify")
+	base, accessLog := startNginx(t, server, cert, key)
+	midasCalls := trusting(roots, tls.VersionTLS12, 0)
+
+	resp, err := midasCalls.Post(base+"/orders", "application/json", strings.NewReader(goodOrder))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	var order midas.Order
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&order))
+	require.Contains(t, order.URLParams, "token_id=")
+
+	// Values that proxies like to tidy up: all are signed as they are.
+	var paid []payment
+	for i, odd := range []string{"plain", "a;b", "100%", "a b+c", "%2F%252F", "../..//x", "中文", strings.Repeat("long", 2000)} {
+		p := payment{"player", fmt.Sprint("-nginx-", i), "gem60", 1}
+		rawQuery, err := fake.Callback(order.Token, midastest.BillNo(p.billNo), midastest.Param("cftid", odd))
+		require.NoError(t, err)
+		require.Equal(t, 0, call(t.Context(), midasCalls, base+"/pay/notify", rawQuery), "%.20q", odd)
+		paid = append(paid, p)
+	}
+	// As Midas may write it: bare ";" and "*", and a stray "%".
+	params := signed("/pay/notify", order.Token, "-nginx-raw", url.Values{"cftid": {"5%"}})
+	rawQuery := strings.NewReplacer("%3B", ";", "%2A", "*", "%25", "%").Replace(params)
+	require.Contains(t, rawQuery, "cftid=5%&")
+	require.Equal(t, 0, call(t.Context(), midasCalls, base+"/pay/notify", rawQuery))
+	paid = append(paid, payment{"player", "-nginx-raw", "gem60", 1})
+
+	forged, err := fake.Callback(order.Token, midastest.WrongKey("guessed"))
+	require.NoError(t, err)
+	require.Equal(t, 4, call(t.Context(), midasCalls, base+"/pay/notify", forged))
+	requireExactlyOnce(t, databaseURL, paid)
+
+	_, err = trusting(roots, tls.VersionTLS10, tls.VersionTLS11).Get(base + "/healthz")
+	require.ErrorContains(t, err, "protocol version")
+	log, err := os.ReadFile(accessLog)
+	require.NoError(t, err)
+	require.Contains(t, string(log), "GET /pay/notify 200")
+	require.NotContains(t, string(log), "openid", "the query does not belong in a log")
+}
+
+// signed returns the query of a callback for an order of a gem60, signed for path.
+func signed(path, token, billNo string, more url.Values) string {
+	params := url.Values{"openid": {"player"}, "appid": {appID}, "ts": {"1518081937"}, "payitem": {"gem60*60*1"}, "token": {token},
+		"billno": {billNo}, "version": {"v3"}, "zoneid": {"1"}, "providetype": {"5"}, "amt": {"600"}, "ebazinga": {"1"}}
+	for name, values := range more {
+		params[name] = values
+	}
+	params.Set("sig", midas.SignCallback(http.MethodGet, path, params, appKey))
+	return strings.ReplaceAll(params.Encode(), "+", "%20")
+}
+
+// nginx rewrites /midas/notify to /pay/notify. What counts is the registered path, which Midas
+// signs, and not the one that the server sees.
+func TestNginxThatRewritesThePath(t *testing.T) {
+	t.Parallel()
+	cert, key, roots := certificate(t, "127.0.0.1")
+	midasCalls := trusting(roots, tls.VersionTLS12, 0)
+	fake := newFake(t, "/midas/notify") // the registered path
+
+	for _, test := range []struct {
+		name string
+		args []string
+		want int
+	}{
+		{"told of both paths", []string{"-delivery-path", "/midas/notify", "-callback-path", "/pay/notify"}, 0},
+		{"told of the path it sees alone", []string{"-delivery-path", "/pay/notify"}, 4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			databaseURL := newDatabase(t, midassql.SQLite)
+			server := startProcess(t, fake, databaseURL, test.args...)
+			base, _ := startNginx(t, server, cert, key)
+			token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+			require.NoError(t, err)
+			rawQuery, err := fake.Callback(token, midastest.BillNo("-rewritten"))
+			require.NoError(t, err)
+			require.Equal(t, test.want, call(t.Context(), midasCalls, base+"/midas/notify", rawQuery))
+			if test.want == 0 {
+				requireExactlyOnce(t, databaseURL, []payment{{"player", "-rewritten", "gem60", 1}})
+			} else {
+				require.Empty(t, granted(t, reader(t, databaseURL)))
+			}
+		})
+	}
+}
