@@ -1,4 +1,4 @@
-package midas
+package midas_test
 
 import (
 	"context"
@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midastest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -40,8 +42,8 @@ func orderValues() url.Values {
 func BenchmarkSign(b *testing.B) {
 	params := orderValues()
 	const path = "/v3/r/mpay/buy_goods_m"
-	base := []byte(BaseString("GET", path, params))
-	want := Sign("GET", path, params, benchKey)
+	base := []byte(midas.BaseString("GET", path, params))
+	want := midas.Sign("GET", path, params, benchKey)
 
 	b.Run("floor", func(b *testing.B) {
 		b.ReportAllocs()
@@ -61,7 +63,7 @@ func BenchmarkSign(b *testing.B) {
 	b.Run("midas", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			Sign("GET", path, params, benchKey)
+			midas.Sign("GET", path, params, benchKey)
 		}
 	})
 	for _, n := range []int{1, 10} { // ten times the parameters: linear, but for the sorting
@@ -73,7 +75,7 @@ func BenchmarkSign(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("params=%d", len(many)), func(b *testing.B) {
 			for b.Loop() {
-				Sign("GET", path, many, benchKey)
+				midas.Sign("GET", path, many, benchKey)
 			}
 		})
 	}
@@ -102,7 +104,7 @@ func plainSign(path string, params url.Values) string {
 }
 
 // benchCallback returns a callback of 20 parameters and a Client that verifies it.
-func benchCallback(b *testing.B) (c *Client, rawQuery string, base []byte) {
+func benchCallback(b *testing.B) (c *midas.Client, rawQuery string, base []byte) {
 	params := url.Values{
 		"amt": {"95"}, "appid": {"1450000000"}, "appmeta": {"1468380818068990000*wechat*wechat"},
 		"billno": {"-APPDJ00000-20180116-1150260000"}, "cftid": {"4200000100201801160000000000"},
@@ -112,11 +114,11 @@ func benchCallback(b *testing.B) (c *Client, rawQuery string, base []byte) {
 		"token": {"00000000000000000000000000000000000A1"}, "ts": {"1516080285"}, "version": {"v3"}, "zoneid": {"1"},
 		"ubazinga": {"1"}, "discountid": {"0"},
 	}
-	params.Set("sig", SignCallback("GET", "/pay/notify", params, benchKey))
+	params.Set("sig", midas.SignCallback("GET", "/pay/notify", params, benchKey))
 	require.Len(b, params, 20)
-	c, err := New(Config{AppID: "1450000000", AppKey: benchKey, DeliveryPath: "/pay/notify"})
+	c, err := midas.New(midas.Config{AppID: "1450000000", AppKey: benchKey, DeliveryPath: "/pay/notify"})
 	require.NoError(b, err)
-	return c, params.Encode(), []byte(CallbackBaseString("GET", "/pay/notify", params))
+	return c, params.Encode(), []byte(midas.CallbackBaseString("GET", "/pay/notify", params))
 }
 
 func BenchmarkDelivery(b *testing.B) {
@@ -143,7 +145,7 @@ func BenchmarkDelivery(b *testing.B) {
 // the time limit and answers the same bytes.
 func BenchmarkHandler(b *testing.B) {
 	c, rawQuery, _ := benchCallback(b)
-	deliver := func(context.Context, *Delivery) error { return nil }
+	deliver := func(context.Context, *midas.Delivery) error { return nil }
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 1500*time.Millisecond)
 		defer cancel()
@@ -188,26 +190,42 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-// BenchmarkCreateOrder compares with a GET of the same URL and cookies.
+// BenchmarkCreateOrder compares with a GET of the same URL and cookies from the same server.
 func BenchmarkCreateOrder(b *testing.B) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, `{"ret":0,"token":"842C2C19D11B7780D0E9B4D8E73ED80531721","url_params":"/v1/sx8/1450000000/mobile_goods_info?token_id=842C2C19D11B7780D0E9B4D8E73ED80531721","attach":""}`)
-	}))
+	srv := midastest.NewServer(midastest.Config{AppID: testAppID, AppKey: benchKey})
 	defer srv.Close()
-	gateway := Sandbox()
-	gateway.BaseURL = srv.URL
-	c, err := New(Config{AppID: "1450000000", AppKey: benchKey, Gateway: gateway, HTTPClient: http.DefaultClient})
-	require.NoError(b, err)
+	var sent *http.Request
+	recording := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		sent = r
+		return http.DefaultTransport.RoundTrip(r)
+	})}
+	place := func(hc *http.Client) func() {
+		c, err := midas.New(midas.Config{AppID: testAppID, AppKey: benchKey, Gateway: srv.Gateway(), HTTPClient: hc})
+		require.NoError(b, err)
+		return func() {
+			_, err := c.CreateOrder(b.Context(), midas.OrderRequest{
+				Login: midas.QQ, OpenID: "0000000000000000000000000E111111", OpenKey: "1111806DC5D1C52150CF405E42222222",
+				PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "1B59A5C3D77C7C56D7AFC3E2C823105D",
+				Items: []midas.Item{{"G001", 10 * midas.QPoint, 1}}, GoodsName: "道具", GoodsDescription: "测试描述信息！！！",
+				GoodsURL: "http://example.com/sword.png", Metadata: "order-20181116-000001",
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	place(recording)()
 
 	b.Run("bare", func(b *testing.B) {
-		target, _ := c.signedURL(buyGoods, orderValues(), time.Now())
+		target := sent.URL.String()
+		cookies := sent.Cookies()
 		b.ReportAllocs()
 		for b.Loop() {
 			req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, target, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
-			for _, cookie := range gateway.cookies(QQ, buyGoods) {
+			for _, cookie := range cookies {
 				req.AddCookie(cookie)
 			}
 			resp, err := http.DefaultClient.Do(req)
@@ -227,17 +245,10 @@ func BenchmarkCreateOrder(b *testing.B) {
 		}
 	})
 	b.Run("midas", func(b *testing.B) {
+		order := place(http.DefaultClient)
 		b.ReportAllocs()
 		for b.Loop() {
-			_, err := c.CreateOrder(b.Context(), OrderRequest{
-				Login: QQ, OpenID: "0000000000000000000000000E111111", OpenKey: "1111806DC5D1C52150CF405E42222222",
-				PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "1B59A5C3D77C7C56D7AFC3E2C823105D",
-				Items: []Item{{"G001", 10 * QPoint, 1}}, GoodsName: "道具", GoodsDescription: "测试描述信息！！！",
-				GoodsURL: "http://example.com/sword.png", Metadata: "order-20181116-000001",
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
+			order()
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -655,6 +656,17 @@ func TestTheDeliveryContextEndsBeforeTheAnswerGoesOut(t *testing.T) {
 			require.NoError(t, c.Wait(t.Context()))
 			require.Len(t, log.lines(t), test.entries, test.what)
 		}
+	})
+}
+
+// t.FailNow in a DeliverFunc, say.
+func TestADeliverFuncThatEndsItsGoroutineIsAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := callbackClient(t)
+		w := serve(c.DeliveryHandler(func(context.Context, *midas.Delivery) error { runtime.Goexit(); return nil }), "GET", signed(nil))
+		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, w.Body.String())
+		require.NoError(t, c.Wait(t.Context()))
 	})
 }
 
