@@ -226,8 +226,8 @@ func ExampleClient_DeliveryHandler_severalApps() {
 	grant := func(ctx context.Context, d *midas.Delivery) error { return nil }
 	mux := http.NewServeMux()
 	for path, cfg := range map[string]midas.Config{
-		"/pay/red/notify":  {AppID: "1450000001", AppKey: "the red app's"},
-		"/pay/blue/notify": {AppID: "1450000002", AppKey: "the blue app's"},
+		"/pay/red/notify":  {AppID: "1450000001", AppKey: "red-pay-key"},
+		"/pay/blue/notify": {AppID: "1450000002", AppKey: "blue-pay-key"},
 	} {
 		cfg.DeliveryPath = path
 		client, err := midas.New(cfg)
@@ -236,7 +236,20 @@ func ExampleClient_DeliveryHandler_severalApps() {
 		}
 		mux.Handle(path, client.DeliveryHandler(grant))
 	}
-	_ = http.ListenAndServe("127.0.0.1:8080", mux)
+
+	backend := httptest.NewServer(mux)
+	defer backend.Close()
+	resp, err := http.Get(backend.URL + "/pay/red/notify?" + documentedCallback) // of a third app
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(answer))
+	// Output: {"ret":4,"msg":"bad_parameter:sig"}
 }
 
 // A framework that is not net/http: hand over the raw query, send the bytes.

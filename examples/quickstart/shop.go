@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/midas-go/midas"
 )
@@ -23,6 +24,9 @@ var catalogue = map[string]product{
 	"gem60": {"60 gems", "A purse of sixty gems", 60 * midas.QPoint},
 	"sword": {"Sword", "A sharp sword", 18 * midas.QPoint},
 }
+
+// orderTime is for an order, repeated tries included: the app waits for it.
+const orderTime = 8 * time.Second
 
 // A shop is a game's backend. It keeps everything in memory, so as to run anywhere;
 // package midassql does the same on a real database.
@@ -63,7 +67,7 @@ func (s *shop) handler(deliveryPath string) http.Handler {
 
 // placeOrder places an order at Midas, stores it, and only then hands it to the app.
 func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request) {
-	var wish struct { // what the app says: which item, but not for how much
+	var wish struct { // which item, but not for how much; Midas checks openid against openkey
 		Login    midas.Login `json:"login"`
 		OpenID   string      `json:"openid"`
 		OpenKey  string      `json:"openkey"`
@@ -88,7 +92,9 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request) {
 		GoodsName: goods.name, GoodsDescription: goods.description,
 		Metadata: rand.Text(), // an order number of the shop's own, to find a payment by; comes back as d.Metadata
 	}
-	placed, err := s.midas.CreateOrder(r.Context(), req)
+	ctx, cancel := context.WithTimeout(r.Context(), orderTime)
+	defer cancel()
+	placed, err := s.midas.CreateOrder(ctx, req)
 	if err != nil {
 		s.refuseOrder(w, r, err)
 		return
