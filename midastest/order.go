@@ -122,7 +122,7 @@ func (s *Server) answer(r *http.Request, fault Fault) OrderAttempt {
 	if fault.Status != 0 {
 		attempt.Status = fault.Status
 	}
-	attempt.Problem = "nothing: a fault was asked for"
+	attempt.Problem = "a fault was asked for"
 	switch {
 	case fault.Body != "":
 		attempt.Body = fault.Body

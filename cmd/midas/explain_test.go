@@ -256,16 +256,19 @@ func TestHelpGoesToStandardOutput(t *testing.T) {
 
 func FuzzExplain(f *testing.F) {
 	f.Add("/pay/mt.php?" + documentedQuery)
-	f.Add(`1.2.3.4 "POST /a?b=%zz&;sig=\x2A HTTP/1.1"`)
+	f.Add(`1.2.3.4 "POST /a?openkey=%zz&;sig=\x2A HTTP/1.1"`)
 	f.Fuzz(func(t *testing.T, text string) {
 		m, err := parseMessage(text)
 		if err != nil {
 			return
 		}
-		e, err := explain(m, "/pay/mt.php", []string{"k"}, "", false)
-		require.NoError(t, err)
-		if e.Verified {
-			require.Equal(t, e.RightSig, e.Sig)
+		right := newRecipe(m, "/pay/mt.php", "k")
+		base := right.base()
+		for _, mistake := range mistakesFor(m, right, []string{"other"}) {
+			wrong := right
+			mistake.apply(&wrong)
+			wrong.sign()
+			require.Equal(t, base, right.base(), "%s changes the right recipe", mistake.Name)
 		}
 	})
 }

@@ -24,7 +24,8 @@ type param struct {
 	Value string `json:"value"`
 }
 
-const maxMessage = 64 << 10
+// maxMessage is what the library takes of a callback, and keeps the search for mistakes short.
+const maxMessage = 16 << 10
 
 // The request line in a line of an access log: a URL with a query, perhaps after a method.
 var requestLine = regexp.MustCompile(`(?:\b([A-Z]{3,7}) )?([^\s"'<>]*\?[^\s"'<>]+)`)
@@ -39,7 +40,7 @@ func parseMessage(text string) (*message, error) {
 	target := text
 	switch {
 	case len(text) > maxMessage:
-		return nil, errors.New("the input is over 64 KiB")
+		return nil, errors.New("the input is over 16 KiB")
 	case strings.Contains(text, "\n"):
 		return nil, errors.New("the input has several lines: give the one to be explained")
 	case strings.ContainsAny(text, " \t\"'"):

@@ -260,7 +260,7 @@ func (s *sandbox) onOrder(a midastest.OrderAttempt) {
 	for _, c := range a.Cookies {
 		e.Cookies = append(e.Cookies, param{c.Name, c.Value})
 	}
-	if a.BaseString != "" { // the signature is the problem
+	if a.BaseString != "" && len(a.RawQuery) <= maxMessage { // the signature is the problem
 		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
 		e.Mistakes, _ = findMistakes(right, mistakesFor(m, right, nil))
 		if !s.secrets {
