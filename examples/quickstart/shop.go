@@ -59,8 +59,8 @@ func newShop(client *midas.Client, log *slog.Logger) *shop {
 // handler serves the app's requests, and Midas's callbacks at deliveryPath.
 func (s *shop) handler(deliveryPath string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /orders", s.placeOrder)
 	mux.HandleFunc("GET /players/{openid}/items", s.ownedItems)
+	mux.HandleFunc("POST /orders", s.placeOrder)
 	mux.Handle(deliveryPath, s.midas.DeliveryHandler(s.deliver))
 	return mux
 }
