@@ -452,6 +452,7 @@ func TestACancelledOrderIsNotRepeated(t *testing.T) {
 	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) { cancel(); <-r.Context().Done() })
 	_, err := g.client(t).CreateOrder(ctx, goldenOrder())
 	require.ErrorIs(t, err, context.Canceled)
+	require.EqualError(t, err, "midas: buy_goods_m: context canceled")
 	require.Len(t, g.requests, 1)
 	requireNoURLError(t, err)
 }
