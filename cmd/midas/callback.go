@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midastest"
@@ -36,7 +37,7 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	amount := flags.Int("amt", 0, "what is charged, in `fen` (0.1 Q-points); 0 means the items' price")
 	metadata := flags.String("metadata", "", "`app_metadata` of the order, the first part of appmeta")
 	billNo := flags.String("billno", "", "Midas's `serial number`: give an earlier one to repeat that payment; if empty, a new one")
-	forged := flags.Bool("forged", false, "sign with a wrong pay key: the endpoint has to refuse it")
+	forged := flags.Bool("forged", false, "sign with a wrong pay key: the endpoint has to refuse it, so that exit code 1 is the right one")
 	asJSON := flags.Bool("json", false, "print JSON")
 	if code, ok := t.parse(flags, args, callbackAbout); !ok {
 		return code
@@ -55,11 +56,17 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	if err := checkDeliveryURL(*endpoint); err != nil {
 		return t.misused(name, fmt.Errorf("-url: %w", err))
 	}
+	if err := checkConfig(midas.Config{AppID: "any", AppKey: given[0], DeliveryPath: *path}); err != nil {
+		return t.misused(name, fmt.Errorf("-path: %w", err))
+	}
 	items, err := parseItems(*item)
 	if err != nil {
 		return t.misused(name, fmt.Errorf("-payitem: %w", err))
 	}
 
+	if *billNo == "" { // another one for each call, also within a second
+		*billNo = "-APPDJ00000-" + strings.Replace(time.Now().Format("20060102-150405.000000"), ".", "", 1)
+	}
 	srv := midastest.New(midastest.Config{AppID: *appID, AppKey: given[0]})
 	srv.DeliverTo(*endpoint)
 	options := []midastest.PayOption{midastest.Param("token", *token), midastest.BillNo(*billNo), midastest.WrongPath(*path)}

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -110,5 +113,30 @@ func TestInvisibleBytesAreShown(t *testing.T) {
 		strings.Repeat("x", 4100): strings.Repeat("x", 4096) + "‹… and 4 bytes more›",
 	} {
 		require.Equal(t, want, visibleText([]byte(in)))
+	}
+}
+
+func TestColoursAreForATerminalAlone(t *testing.T) {
+	t.Parallel()
+	device, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0) // a character device, as a terminal is
+	require.NoError(t, err)
+	defer device.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer file.Close()
+	for name, c := range map[string]struct {
+		out  io.Writer
+		env  map[string]string
+		want string
+	}{
+		"a terminal":          {device, nil, "\x1b[31mno\x1b[0m"},
+		"NO_COLOR":            {device, map[string]string{"NO_COLOR": "1"}, "no"},
+		"a dumb terminal":     {device, map[string]string{"TERM": "dumb"}, "no"},
+		"a file":              {file, nil, "no"},
+		"anything else":       {io.Discard, nil, "no"},
+		"NO_COLOR, but empty": {device, map[string]string{"NO_COLOR": ""}, "\x1b[31mno\x1b[0m"},
+	} {
+		terminal := &terminal{out: c.out, env: func(name string) string { return c.env[name] }}
+		require.Equal(t, c.want, terminal.paint(red, "no"), name)
 	}
 }

@@ -230,6 +230,7 @@ func TestWrongUsage(t *testing.T) {
 		"sign with one twice":        {[]string{"sign", "-key", "k", "a=1", "a=2"}, `parameter "a": given twice`},
 		"sign -callback, no path":    {[]string{"sign", "-key", "k", "-callback", "a=1"}, "-path: "},
 		"callback without a token":   {[]string{"callback", "-key", "k"}, "-token: missing"},
+		"callback with an odd path":  {[]string{"callback", "-key", "k", "-token", "t", "-url", "http://127.0.0.1/p", "-path", "p"}, `-path: does not begin with "/"`},
 		"callback without a URL":     {[]string{"callback", "-key", "k", "-token", "t"}, "-url: missing"},
 		"callback with an odd item":  {[]string{"callback", "-key", "k", "-token", "t", "-url", "http://127.0.0.1/p", "-payitem", "x"}, `-payitem: "x" is not id*price*num`},
 	} {

@@ -50,7 +50,7 @@ func (s *sandbox) viewOf(lang string, e exchange) view {
 	for _, item := range v.Items {
 		v.Total += item.Price * midas.Amount(item.Quantity)
 	}
-	v.Cashier = "/v1/sx8/" + s.appID + "/mobile_goods_info?token_id=" + e.Token
+	v.Cashier = cashierPath(s.appID, e.Token)
 	return v
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -44,11 +45,32 @@ func newCallback(action string, r *midastest.Receipt) exchange {
 	}
 }
 
-// A recorder appends exchanges to a file, one JSON object a line.
-type recorder struct{ file *os.File }
+// summary is a line about e for the terminal.
+func (e exchange) summary(base, appID string) string {
+	outcome := "accepted"
+	if !e.Accepted {
+		outcome = "refused because " + printable(e.Reason)
+	}
+	switch e.Kind {
+	case "order":
+		if e.Accepted {
+			outcome = base + cashierPath(appID, e.Token)
+		}
+	case "callback":
+		outcome = e.Action + ": " + outcome
+	case "cancel":
+		outcome = "the player left the cashier"
+	}
+	return fmt.Sprintf("%-8s  %s", e.Kind, outcome)
+}
+
+// cashierPath is the url_params of an order (protocol.md 4).
+func cashierPath(appID, token string) string {
+	return "/v1/sx8/" + appID + "/mobile_goods_info?token_id=" + token
+}
 
 // openRecord opens a record for appending. Only its owner may read it: it holds players' ids.
-func openRecord(name string) (*recorder, error) {
+func openRecord(name string) (*os.File, error) {
 	file, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -57,16 +79,14 @@ func openRecord(name string) (*recorder, error) {
 		file.Close()
 		return nil, err
 	}
-	return &recorder{file}, nil
+	return file, nil
 }
 
-func (r *recorder) append(e exchange) error {
-	lines := json.NewEncoder(r.file)
-	lines.SetEscapeHTML(false) // a recorded URL can be given to "midas explain -"
-	if err := lines.Encode(e); err != nil {
-		return fmt.Errorf("-record: %w", err)
-	}
-	return nil
+// writeRecord appends an exchange to a record, as a line of JSON.
+func writeRecord(record io.Writer, e exchange) error {
+	line := json.NewEncoder(record)
+	line.SetEscapeHTML(false) // a recorded URL can be given to "midas explain -"
+	return line.Encode(e)
 }
 
 // secretNames are the player's credentials.

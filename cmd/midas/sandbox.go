@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -43,20 +44,21 @@ shows the cashier page at the url_params of an order, and calls your delivery UR
 Without -app-id and -app-key it plays a demo app; without -callback a built-in backend answers.
 
 Pages:
-  /                                          dashboard: orders and callbacks, live
-  /v1/{any}/{appid}/mobile_goods_info?token_id=TOKEN    cashier
+  /                                 dashboard: orders and callbacks, live
+  /v1/…/mobile_goods_info?token_id=TOKEN   cashier: the url_params of an order
 
 Midas:
-  GET  /mpay/buy_goods_m                     an order
+  GET  /mpay/buy_goods_m            an order
 
 JSON API (a body may be left out; the answer to a callback says accepted, or the reason):
-  POST /api/orders/TOKEN/pay                 {"percent":95,"times":2,"method":"wechat","quantity":3}
-  POST /api/orders/TOKEN/repeat              the last callback again
-  POST /api/orders/TOKEN/forge               a callback signed with a wrong key: your backend has to refuse it
-  POST /api/orders/TOKEN/expire              a payment after the token expired
-  POST /api/orders/TOKEN/cancel              the player leaves, no callback
-  POST /api/next                             the next order gets {"ret":1018}, {"delay_ms":3000}, {"html":true}, {"status":502} or {"cut":true}
-  GET  /api/exchanges?after=SEQ              orders and callbacks so far, oldest first
+  POST /api/orders/TOKEN/pay        {"percent":95,"times":2,"method":"wechat","quantity":3}, each optional
+  POST /api/orders/TOKEN/repeat     the last callback again
+  POST /api/orders/TOKEN/forge      a callback signed with a wrong key: your backend has to refuse it
+  POST /api/orders/TOKEN/expire     a payment after the token expired
+  POST /api/orders/TOKEN/cancel     the player leaves: no callback
+  POST /api/next                    what the next order gets: {"ret":1018}, {"delay_ms":3000}, {"html":true},
+                                    {"status":502} or {"cut":true}, also together
+  GET  /api/exchanges?after=SEQ     orders and callbacks after that number, oldest first
 
 State is in memory: the last 1000 orders. It listens on the loopback interface unless -addr says otherwise.
 `
@@ -99,7 +101,10 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 		appKey = given[0]
 	}
 	if err := checkConfig(midas.Config{AppID: *appID, AppKey: appKey}); err != nil {
-		return t.misused(name, fmt.Errorf("-app-id: %w", err))
+		return t.misused(name, fmt.Errorf("-app-id: %w", err)) // the key was checked before
+	}
+	if err := checkConfig(midas.Config{AppID: *appID, AppKey: appKey, DeliveryPath: *path}); err != nil {
+		return t.misused(name, fmt.Errorf("-path: %w", err))
 	}
 	if *callback != "" {
 		if err := checkDeliveryURL(*callback); err != nil {
@@ -109,19 +114,26 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 
 	s := newSandbox(*appID, appKey, *callback, *path)
 	s.secrets = *secrets
-	s.failed = func(err error) { t.failed(name, err) }
+	recorded := io.Discard
 	if *record != "" {
-		var err error
-		if s.record, err = openRecord(*record); err != nil {
+		file, err := openRecord(*record)
+		if err != nil {
 			return t.failed(name, fmt.Errorf("-record: %w", err))
 		}
-		defer s.record.file.Close()
+		defer file.Close()
+		recorded = file
 	}
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return t.failed(name, fmt.Errorf("-addr: %w", err))
 	}
-	s.welcome(t, listener.Addr().(*net.TCPAddr).AddrPort(), *callback)
+	base := s.welcome(t, listener.Addr().(*net.TCPAddr).AddrPort(), *callback)
+	s.seen = func(e exchange) {
+		fmt.Fprintf(t.out, "%s  %s\n", e.Time.Format(time.TimeOnly), e.summary(base, s.appID))
+		if err := writeRecord(recorded, e); err != nil {
+			t.failed(name, fmt.Errorf("-record: %w", err))
+		}
+	}
 
 	server := &http.Server{
 		Handler:           checkHost(s.handler(), listener.Addr().(*net.TCPAddr).AddrPort().Addr(), hosts),
@@ -139,8 +151,8 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	return exitOK
 }
 
-// welcome prints what a backend needs to know.
-func (s *sandbox) welcome(t *terminal, addr netip.AddrPort, callback string) {
+// welcome prints what a backend needs to know, and returns its base URL.
+func (s *sandbox) welcome(t *terminal, addr netip.AddrPort, callback string) (base string) {
 	reach := "this machine only"
 	if !addr.Addr().IsLoopback() {
 		reach = t.paint(red, "OTHER MACHINES CAN REACH IT")
@@ -148,7 +160,7 @@ func (s *sandbox) welcome(t *terminal, addr netip.AddrPort, callback string) {
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.Port())
 	}
-	base := "http://" + addr.String()
+	base = "http://" + addr.String()
 	key := "as given"
 	if s.appKey == demoAppKey {
 		key = demoAppKey
@@ -168,8 +180,10 @@ Settings of your backend
 Place an order
   %s
 
-Then open the url_params of its answer behind %s, or the dashboard %s/
-`, t.paint(bold, "Midas sandbox"), base, reach, base, ysdkPrefix+orderPath, s.appID, key, callback, s.path, s.curl(base), base, base)
+Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
+
+`, t.paint(bold, "Midas sandbox"), base, reach, base, ysdkPrefix+orderPath, s.appID, key, callback, s.path, s.curl(base), base)
+	return base
 }
 
 // curl returns a command that places an order.
@@ -211,8 +225,7 @@ type sandbox struct {
 	appID, appKey string
 	path          string // that callbacks are signed for
 	secrets       bool
-	record        *recorder   // may be nil
-	failed        func(error) // told of a record that cannot be written
+	seen          func(exchange) // told of every exchange, one after another
 
 	mu      sync.Mutex
 	seq     int           // of the last exchange
@@ -232,15 +245,15 @@ type order struct {
 // newSandbox returns a sandbox that calls back to a URL, or, if that is empty, to a
 // backend of its own that takes every right callback.
 func newSandbox(appID, appKey, callback, path string) *sandbox {
-	s := &sandbox{appID: appID, appKey: appKey, changed: make(chan struct{}), failed: func(error) {}}
+	s := &sandbox{appID: appID, appKey: appKey, changed: make(chan struct{}), seen: func(exchange) {}}
 	s.midas = midastest.New(midastest.Config{AppID: appID, AppKey: appKey, OnOrder: s.onOrder})
 	if callback == "" {
-		client, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: demoPath})
+		s.path = cmp.Or(path, demoPath)
+		client, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: s.path})
 		if err != nil {
 			panic(err) // the settings were checked before
 		}
-		s.midas.DeliverToHandler(client.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }), demoPath)
-		s.path = cmp.Or(path, demoPath)
+		s.midas.DeliverToHandler(client.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }), s.path)
 		return s
 	}
 	s.midas.DeliverTo(callback)
@@ -291,7 +304,7 @@ func loginOf(cookies []*http.Cookie) midas.Login {
 	return ""
 }
 
-// add numbers an exchange, keeps it, records it and tells the live pages.
+// add numbers an exchange, keeps it, and tells the live pages and seen.
 func (s *sandbox) add(e *exchange, keep func()) {
 	if e.reply == nil {
 		e.reply = []byte(e.Reply)
@@ -307,11 +320,7 @@ func (s *sandbox) add(e *exchange, keep func()) {
 	keep()
 	close(s.changed)
 	s.changed = make(chan struct{})
-	if s.record != nil {
-		if err := s.record.append(*e); err != nil {
-			s.failed(err)
-		}
-	}
+	s.seen(*e)
 }
 
 // find returns the order with this token, or nil. Its exchange never changes.

@@ -507,7 +507,14 @@ func TestRecordHoldsEveryExchangeButNoCredential(t *testing.T) {
 		require.NoError(t, os.WriteFile(name, nil, 0o666)) // one that was there before
 		record, err := openRecord(name)
 		require.NoError(t, err)
-		base := serve(t, "", func(s *sandbox) { s.record, s.secrets = record, secrets })
+		base := serve(t, "", func(s *sandbox) {
+			s.secrets = secrets
+			s.seen = func(e exchange) {
+				if err := writeRecord(record, e); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 		params := rawOrder()
 		params["pay_token"] = "PAYTOKEN-SECRET"
 		token, _ := place(t, base, params)
@@ -515,7 +522,7 @@ func TestRecordHoldsEveryExchangeButNoCredential(t *testing.T) {
 		call(t, "GET", rawOrderURL(base, params, "wrong"), "", rawCookies)
 		call(t, "POST", base+"/api/next", `{"html":true}`, nil)
 		call(t, "GET", rawOrderURL(base, params, "wrong"), "", rawCookies)
-		require.NoError(t, record.file.Close())
+		require.NoError(t, record.Close())
 
 		info, err := os.Stat(name)
 		require.NoError(t, err)
@@ -571,9 +578,16 @@ func TestSandboxWithoutFlagsPrintsACurlLineThatWorks(t *testing.T) {
 	}()
 	var printed strings.Builder
 	lines := bufio.NewScanner(out)
-	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Then open") {
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Then ") {
 		printed.WriteString(lines.Text() + "\n")
 	}
+	seen := make(chan string, 10)
+	go func() {
+		defer close(seen)
+		for lines.Scan() {
+			seen <- lines.Text()
+		}
+	}()
 	require.Contains(t, printed.String(), "(this machine only)")
 	require.Contains(t, printed.String(), "midastest-demo-key")
 	curl := regexp.MustCompile(`curl -b '([^']+)' '(http://127\.0\.0\.1:\d+/mpay/[^']+)'`).FindStringSubmatch(printed.String())
@@ -590,6 +604,13 @@ func TestSandboxWithoutFlagsPrintsACurlLineThatWorks(t *testing.T) {
 	openEvents(t, base+"/events?after=0", "") // a page that is open does not hold it up
 	stop()
 	require.Equal(t, exitOK, <-ended)
+	var log []string
+	for line := range seen {
+		log = append(log, line)
+	}
+	require.Len(t, log, 3)
+	require.Contains(t, log[1], "  order     "+base+"/v1/sx8/1450000000/mobile_goods_info?token_id="+token[1])
+	require.Contains(t, log[2], "  callback  pay: accepted")
 }
 
 func TestSandboxSaysWhatIsWrongWithItsFlags(t *testing.T) {
@@ -602,6 +623,7 @@ func TestSandboxSaysWhatIsWrongWithItsFlags(t *testing.T) {
 		"a key without an app":      {[]string{"-app-key", "secret-key"}, exitUsage, "-app-id: missing"},
 		"an app without a key":      {[]string{"-app-id", "1450000001"}, exitUsage, "no pay key: give -app-key KEY"},
 		"a key with its ampersand":  {[]string{"-app-id", "1", "-app-key", "secret-key&"}, exitUsage, `-app-key: ends in "&"`},
+		"an odd path":               {[]string{"-path", "pay/notify"}, exitUsage, `-path: does not begin with "/"`},
 		"a callback without a path": {[]string{"-callback", "http://127.0.0.1:8080"}, exitUsage, "-callback: "},
 		"a callback with a query":   {[]string{"-callback", "http://127.0.0.1:8080/a?b=c"}, exitUsage, "holds a query"},
 		"a word":                    {[]string{"start"}, exitUsage, `"start": all settings are flags`},
