@@ -239,6 +239,7 @@ func TestOlderGatewaysWantPayTokenToFitTheLogin(t *testing.T) {
 		{"QQ without", "none", qqCookies, `{"ret":1001,"msg":"请求参数错误：(pay_token)"}`},
 		{"WeChat with an empty one", "", wechatCookies, `{"ret":0,`},
 		{"WeChat with one", "91E5", wechatCookies, `{"ret":1001,"msg":"请求参数错误：(pay_token)"}`},
+		{"H5 with an empty one", "", "session_id=openid; session_type=openkey; ", `{"ret":0,`},
 		{"WeChat without", "none", wechatCookies, `{"ret":1001,"msg":"请求参数错误：(pay_token)"}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

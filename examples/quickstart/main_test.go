@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -80,6 +81,13 @@ func TestTheStoryFailsOnABackendThat(t *testing.T) {
 				w.Write(midas.ReplyTo(err).Bytes())
 			})
 		}, "CHEAT owns map[sword:1], want map[]"},
+		{"answers OK to a forgery that it does not grant", func(s *shop, mux *http.ServeMux) {
+			callback := s.midas.DeliveryHandler(s.deliver)
+			mux.HandleFunc(deliveryPath, func(w http.ResponseWriter, r *http.Request) {
+				callback.ServeHTTP(httptest.NewRecorder(), r)
+				io.WriteString(w, `{"ret":0,"msg":"OK"}`)
+			})
+		}, "the shop answers `{\"ret\":0,\"msg\":\"OK\"}`, want `{\"ret\":4,"},
 		{"takes no orders", func(s *shop, mux *http.ServeMux) {
 			mux.HandleFunc("POST /orders", func(w http.ResponseWriter, r *http.Request) {
 				http.Error(w, "closed", http.StatusServiceUnavailable)
