@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"testing/iotest"
 	"time"
@@ -137,8 +138,12 @@ func (s *Server) DeliverTo(deliveryURL string) {
 }
 
 // DeliverToHandler sets a handler to be called without a socket, and the path that the
-// delivery URL would have: callbacks are signed for it.
+// delivery URL would have: callbacks are signed for it. It panics if path does not begin
+// with "/".
 func (s *Server) DeliverToHandler(h http.Handler, path string) {
+	if !strings.HasPrefix(path, "/") {
+		panic(fmt.Sprintf("midastest: DeliverToHandler: path %q does not begin with \"/\"", path))
+	}
 	s.setTarget(&target{client: &http.Client{Transport: inProcess{h}}, url: "http://backend.test" + path, path: path})
 }
 

@@ -226,4 +226,7 @@ func TestADeliveryURLThatCannotBeIsRefusedWhenItIsSet(t *testing.T) {
 	for _, deliveryURL := range []string{"", "/pay/notify", "ftp://game.example/pay", "http://game.example", "http:///pay", "http://game.example/pay?a=b", "http://game.example/%zz"} {
 		require.Panics(t, func() { srv.DeliverTo(deliveryURL) }, deliveryURL)
 	}
+	for _, path := range []string{"", "pay/notify", "http://game.example/pay/notify"} {
+		require.Panics(t, func() { srv.DeliverToHandler(http.NotFoundHandler(), path) }, path)
+	}
 }
