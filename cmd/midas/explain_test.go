@@ -68,6 +68,37 @@ func runWith(t *testing.T, stdin string, env map[string]string, args ...string) 
 	return code, out.String(), err.String()
 }
 
+func TestEveryMistakeHasACaseAndIsDocumented(t *testing.T) {
+	t.Parallel()
+	cases, err := os.ReadFile("testdata/mistakes.json")
+	require.NoError(t, err)
+	known := map[string]bool{}
+	for _, query := range []string{"billno=1&sig=x", "openkey=1&sig=x"} {
+		m, err := parseMessage("http://203.0.113.9/pay/notify?" + query)
+		require.NoError(t, err)
+		for _, method := range []string{"GET", "POST"} {
+			m.method = method
+			for _, mistake := range mistakesFor(m, newRecipe(m, "/api/pay/notify", "k"), []string{"other"}) {
+				known[mistake.Name] = true
+			}
+		}
+	}
+	known["msdk-path"] = true // for a request that is to be signed for the path of YSDK
+	require.Greater(t, len(known), 30)
+	for _, page := range []string{"../../docs/sandbox.md", "../../docs/sandbox.zh-CN.md"} {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for name := range known {
+			require.Contains(t, string(text), "`"+name+"`", page)
+		}
+	}
+	for name := range known {
+		if name != "sig-signed" { // no message can hold it: see TestExplainSigExplainsOnesOwnSignature
+			require.Contains(t, string(cases), `"`+name+`"`)
+		}
+	}
+}
+
 func TestRightRecipeMatchesTheKnownAnswers(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../testdata/signatures.json")

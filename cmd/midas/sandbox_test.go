@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -101,7 +102,7 @@ var rawCookies = map[string]string{"Cookie": "session_id=openid; session_type=kp
 func rawBackend(t *testing.T, mode *atomic.Value) *httptest.Server {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		params := map[string]string{}
-		for _, pair := range strings.Split(r.URL.RawQuery, "&") {
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
 			name, value, _ := strings.Cut(pair, "=")
 			value, err := url.PathUnescape(value)
 			if err != nil {
@@ -262,9 +263,7 @@ func TestOrdersAreRefusedAsTheRealOneDoes(t *testing.T) {
 		"another app": {sig: right, cookies: rawCookies, change: map[string]string{"appid": "1"}, want: `"err_code":"1016-1016-0"`},
 	} {
 		params := rawOrder()
-		for name, value := range c.change {
-			params[name] = value
-		}
+		maps.Copy(params, c.change)
 		status, text := call(t, "GET", rawOrderURL(base, params, c.sig), "", c.cookies)
 		require.Equal(t, http.StatusOK, status, name)
 		require.Contains(t, text, c.want, name)

@@ -100,6 +100,8 @@ request("the YSDK path on MSDK", ["ysdk-path"], signed=ORDER, site="http://msdkt
 request("the whole URL signed", ["whole-url"], signed="https://ysdk.qq.com/mpay/buy_goods_m")
 callback("POST, callback", ["method-post"], method="POST")
 request("POST, request", ["method-post"], method="POST")
+request("GET where a POST was recorded", ["method-get"], text='203.0.113.7 - - [04/Apr/2014:10:00:00 +0000] "POST '
+        + url("", "/mpay/pay_m", REQUEST, sign(REQUEST, "/v3/r/mpay/pay_m")) + ' HTTP/1.1" 200 20')
 request("the method in small letters", ["method-lower-case"], method="get")
 
 # Which parameters.
