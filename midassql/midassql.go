@@ -38,8 +38,8 @@
 // # Databases
 //
 // The package uses database/sql and imports no driver. It was tested with pgx on
-// PostgreSQL, go-sql-driver/mysql on MariaDB and modernc.org/sqlite; examples/gameserver
-// shows how each is opened. db must be the primary, never a replica that lags behind.
+// PostgreSQL, go-sql-driver/mysql on MariaDB and modernc.org/sqlite (in the module dbtest);
+// examples/gameserver shows how each is opened. db must be the primary, never a replica that lags behind.
 //
 //   - PostgreSQL: nothing to set.
 //   - MySQL, MariaDB: set readTimeout and writeTimeout, and innodb_lock_wait_timeout=1, in
@@ -155,7 +155,7 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 	s := &Store{db: db, dialect: dialect, opts: opts}
 
 	// The unique key decides, never a read before the write (protocol.md 1). MySQL's IGNORE
-	// hides more than duplicates: deliver looks whether the row is there.
+	// hides more than duplicates: see grantedBefore.
 	insert, onConflict := "INSERT", " ON CONFLICT (openid, billno) DO NOTHING"
 	if dialect == MySQL {
 		insert, onConflict = "INSERT IGNORE", ""
@@ -206,10 +206,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("midassql: Migrate: %w", err)
 	}
-	err = s.retry(ctx, func() (again bool, err error) {
-		err = s.migrate(ctx, string(file))
-		return err != nil && s.opts.Transient(err), err
-	})
+	err = s.retry(ctx, func() error { return s.migrate(ctx, string(file)) })
 	if err != nil {
 		return fmt.Errorf("midassql: Migrate: %w", err)
 	}
@@ -217,7 +214,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 }
 
 func (s *Store) migrate(ctx context.Context, file string) error {
-	exec, commit := s.db.ExecContext, func() error { return nil }
+	exec, commit := s.db.ExecContext, func() error { return nil } // elsewhere each statement is by itself
 	if s.dialect == PostgreSQL {
 		tx, err := s.db.BeginTx(ctx, nil)
 		if err != nil {
@@ -247,11 +244,12 @@ const (
 	maxWait   = 200 * time.Millisecond
 )
 
-// retry calls try until that is not to be done again, or ctx ends.
-func (s *Store) retry(ctx context.Context, try func() (again bool, err error)) error {
+// retry calls try until it succeeds or fails for good, or ctx ends. Nothing is tried again
+// after a commit with an unknown outcome.
+func (s *Store) retry(ctx context.Context, try func() error) error {
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		again, err := try()
-		if !again {
+		err := try()
+		if err == nil || errors.Is(err, errOutcomeUnknown) || !s.opts.Transient(err) {
 			return err
 		}
 		timer := time.NewTimer(wait - rand.N(wait/2))

@@ -46,7 +46,7 @@ func (s *Store) Once(grant func(ctx context.Context, tx *sql.Tx, d *midas.Delive
 		panic("midassql: Once without a grant")
 	}
 	return func(ctx context.Context, d *midas.Delivery) error {
-		err := s.retry(ctx, func() (again bool, err error) { return s.deliver(ctx, grant, d) })
+		err := s.retry(ctx, func() error { return s.deliver(ctx, grant, d) })
 		if err != nil {
 			return fmt.Errorf("midassql: %w", err)
 		}
@@ -54,49 +54,42 @@ func (s *Store) Once(grant func(ctx context.Context, tx *sql.Tx, d *midas.Delive
 	}
 }
 
-// deliver is one try. again says that another one may succeed, and that this one is known
-// not to have been committed.
-func (s *Store) deliver(ctx context.Context, grant func(context.Context, *sql.Tx, *midas.Delivery) error, d *midas.Delivery) (again bool, err error) {
+// errOutcomeUnknown is a commit that failed in a way that may have come after it.
+var errOutcomeUnknown = errors.New("outcome of the commit unknown")
+
+// deliver is one try.
+func (s *Store) deliver(ctx context.Context, grant func(context.Context, *sql.Tx, *midas.Delivery) error, d *midas.Delivery) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return s.opts.Transient(err), err
+		return err
 	}
 	defer tx.Rollback() // does nothing after a commit
 
-	before, err := s.inTransaction(ctx, tx, grant, d)
-	if err != nil {
-		return s.opts.Transient(err), err
-	}
-	if before {
-		return false, nil
-	}
-	switch err := tx.Commit(); {
-	case err == nil:
-		return false, nil
-	case rolledBack(err):
-		return s.opts.Transient(err), err
-	default: // a connection, say, that may have broken after the commit
-		return false, fmt.Errorf("outcome of the commit unknown: %w", err)
-	}
-}
-
-// inTransaction does what is to be committed. before says that it was committed by an
-// earlier transaction: this one is to be rolled back.
-func (s *Store) inTransaction(ctx context.Context, tx *sql.Tx, grant func(context.Context, *sql.Tx, *midas.Delivery) error, d *midas.Delivery) (before bool, err error) {
 	// The insert is the first statement. It waits for a concurrent one of the same key,
 	// and SQLite would refuse a write after a read that another write has outdated.
-	before, err = s.insertDelivery(ctx, tx, d)
-	if before || err != nil {
-		return before, err
+	inserted, err := s.insertDelivery(ctx, tx, d)
+	if err != nil {
+		return err
+	}
+	if !inserted {
+		tx.Rollback()
+		return s.grantedBefore(ctx, d)
 	}
 	if err := s.compare(ctx, tx, d); err != nil {
-		return false, err
+		return err
 	}
-	return false, grant(ctx, tx, d)
+	if err := grant(ctx, tx, d); err != nil {
+		return err
+	}
+	err = tx.Commit()
+	if err != nil && !rolledBack(err) {
+		return fmt.Errorf("%w: %w", errOutcomeUnknown, err)
+	}
+	return err
 }
 
-// insertDelivery inserts d, and reports whether a committed transaction has done so before.
-func (s *Store) insertDelivery(ctx context.Context, tx *sql.Tx, d *midas.Delivery) (before bool, err error) {
+// insertDelivery inserts d, and reports whether that was the first time.
+func (s *Store) insertDelivery(ctx context.Context, tx *sql.Tx, d *midas.Delivery) (inserted bool, err error) {
 	if err := errors.Join(checkKey("openid", d.OpenID), checkKey("billno", d.BillNo),
 		checkKey("token", d.Token), checkText("zoneid", d.ZoneID)); err != nil {
 		return false, err
@@ -110,20 +103,23 @@ func (s *Store) insertDelivery(ctx context.Context, tx *sql.Tx, d *midas.Deliver
 	if err != nil {
 		return false, err
 	}
-	inserted, err := result.RowsAffected()
-	if err != nil || inserted == 1 {
-		return false, err
+	n, err := result.RowsAffected()
+	return n == 1, err
+}
+
+// grantedBefore returns nil if the row of d is there, seen from outside the transaction
+// whose insert was ignored: so another one has committed it. It must be looked for. A trigger
+// or a foreign key under INSERT IGNORE may make the database ignore an insert too, and
+// a payment would be lost.
+func (s *Store) grantedBefore(ctx context.Context, d *midas.Delivery) error {
+	var rows int
+	if err := s.db.QueryRowContext(ctx, s.sql.deliveryThere, d.OpenID, d.BillNo).Scan(&rows); err != nil {
+		return err
 	}
-	// Not inserted must mean that the row is there: a trigger, or a foreign key under INSERT
-	// IGNORE, could make it mean that a payment is lost.
-	var there int
-	if err := tx.QueryRowContext(ctx, s.sql.deliveryThere, d.OpenID, d.BillNo).Scan(&there); err != nil {
-		return false, err
+	if rows == 0 {
+		return errors.New("the database ignored the insert of a delivery that is not there: is there a trigger or a foreign key on the table?")
 	}
-	if there != 1 {
-		return false, errors.New("the database ignored the insert of the delivery: is there a trigger or a foreign key on the table?")
-	}
-	return true, nil
+	return nil
 }
 
 // compare returns an error unless d is a payment for the stored order.

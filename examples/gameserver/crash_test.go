@@ -9,10 +9,9 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -157,7 +156,7 @@ func pause(ctx context.Context, d time.Duration) {
 type postgreSQL struct {
 	url, folder string
 	pgCtl       string
-	account     *syscall.Credential // it refuses to run as root; nil: the test's own account
+	as          []string // in front of commands: it refuses to run as root
 }
 
 func startPostgreSQL(t *testing.T) *postgreSQL {
@@ -173,16 +172,11 @@ func startPostgreSQL(t *testing.T) *postgreSQL {
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	s.folder = folder
 	if os.Geteuid() == 0 {
-		account, err := user.Lookup("postgres")
-		if err != nil {
+		if _, err := user.Lookup("postgres"); err != nil {
 			missing(t, "PostgreSQL does not run as root, and there is no account postgres")
 		}
-		uid, err := strconv.ParseUint(account.Uid, 10, 32)
-		require.NoError(t, err)
-		gid, err := strconv.ParseUint(account.Gid, 10, 32)
-		require.NoError(t, err)
-		s.account = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		require.NoError(t, os.Chown(folder, int(uid), int(gid)))
+		s.as = []string{"runuser", "-u", "postgres", "--"}
+		require.NoError(t, exec.Command("chown", "postgres", folder).Run())
 	}
 	host, port, err := net.SplitHostPort(freeAddress(t))
 	require.NoError(t, err)
@@ -209,11 +203,9 @@ func (s *postgreSQL) restart(mode string) error {
 func (s *postgreSQL) run(program string, args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
+	command := slices.Concat(s.as, []string{program}, args)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = s.folder
-	if s.account != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.account}
-	}
 	// To a file: a server that pg_ctl starts would hold a pipe open.
 	output, err := os.Create(filepath.Join(s.folder, filepath.Base(program)+".output"))
 	if err != nil {

@@ -101,7 +101,9 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (*c
 	flags.Visit(func(f *flag.Flag) { delete(envOf, f.Name) })
 	for name, env := range envOf {
 		if value := getenv(env); value != "" {
-			flags.Set(name, value)
+			if err := flags.Set(name, value); err != nil {
+				return nil, fmt.Errorf("%s: %w", env, err)
+			}
 		}
 	}
 	c.appKey = getenv("MIDAS_APP_KEY")

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -123,9 +124,7 @@ func TestNginx(t *testing.T) {
 func signed(path, token, billNo string, more url.Values) string {
 	params := url.Values{"openid": {"player"}, "appid": {appID}, "ts": {"1518081937"}, "payitem": {"gem60*60*1"}, "token": {token},
 		"billno": {billNo}, "version": {"v3"}, "zoneid": {"1"}, "providetype": {"5"}, "amt": {"600"}, "ebazinga": {"1"}}
-	for name, values := range more {
-		params[name] = values
-	}
+	maps.Copy(params, more)
 	params.Set("sig", midas.SignCallback(http.MethodGet, path, params, appKey))
 	return strings.ReplaceAll(params.Encode(), "+", "%20")
 }

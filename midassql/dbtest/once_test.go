@@ -392,29 +392,45 @@ func TestSQLiteWithDeferredTransactions(t *testing.T) {
 	require.Equal(t, payments, db.count(t, "SELECT COUNT(*) FROM items"))
 }
 
-// "Nothing inserted" is taken for "granted before" only if the row is there.
+// "Nothing inserted" is taken for "granted before" only if a committed row is there.
 func TestAnInsertThatTheDatabaseIgnoresIsAnError(t *testing.T) {
 	t.Parallel()
+	refused := func(t *testing.T, db *database, store *midassql.Store) {
+		t.Helper()
+		err := store.Once(db.grant)(t.Context(), paid("player", "token", "-1"))
+		require.ErrorContains(t, err, "ignored the insert")
+		require.Equal(t, 1, midas.ReplyTo(err).Ret)
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM items"))
+	}
+	trigger := func(t *testing.T, db *database, body string) {
+		t.Helper()
+		function := db.prefix + "trigger"
+		db.must(t, "CREATE FUNCTION "+function+"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "+body+" RETURN NULL; END $$")
+		t.Cleanup(func() { db.Exec("DROP FUNCTION " + function + " CASCADE") })
+		db.must(t, "CREATE TRIGGER t BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION "+function+"()")
+	}
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
 		ordered(t, store, "player", "token")
 		switch db.dialect {
 		case midassql.PostgreSQL:
-			function := db.prefix + "ignore"
-			db.must(t, "CREATE FUNCTION "+function+"() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
-			t.Cleanup(func() { db.Exec("DROP FUNCTION " + function + " CASCADE") })
-			db.must(t, "CREATE TRIGGER ignore_it BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION "+function+"()")
+			trigger(t, db, "")
 		case midassql.MySQL: // INSERT IGNORE ignores a foreign key that is not met as well
 			db.must(t, "ALTER TABLE deliveries ADD FOREIGN KEY (openid) REFERENCES "+db.prefix+"orders (token)")
+			defer db.must(t, "DROP TABLE deliveries") // before orders
 		case midassql.SQLite:
-			db.must(t, "CREATE TRIGGER ignore_it BEFORE INSERT ON deliveries BEGIN SELECT RAISE(IGNORE); END")
+			db.must(t, "CREATE TRIGGER t BEFORE INSERT ON deliveries BEGIN SELECT RAISE(IGNORE); END")
 		}
-		err := store.Once(db.grant)(t.Context(), paid("player", "token", "-1"))
-		require.ErrorContains(t, err, "ignored the insert")
-		require.Equal(t, 1, midas.ReplyTo(err).Ret)
-		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM items"))
-		if db.dialect == midassql.MySQL { // orders is dropped first
-			db.must(t, "DROP TABLE deliveries")
-		}
+		refused(t, db, store)
+	})
+	t.Run("partitions by trigger", func(t *testing.T) { // the row is there, but only for the transaction itself
+		db := openDatabase(t, midassql.PostgreSQL)
+		store := db.store(t, midassql.Options{})
+		ordered(t, store, "player", "token")
+		child := db.prefix + "deliveries_2024"
+		db.must(t, "CREATE TABLE "+child+" () INHERITS ("+db.prefix+"deliveries)")
+		t.Cleanup(func() { db.Exec("DROP TABLE " + db.prefix + "deliveries CASCADE") })
+		trigger(t, db, "INSERT INTO "+child+" SELECT NEW.*;")
+		refused(t, db, store)
 	})
 }
