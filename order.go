@@ -101,7 +101,8 @@ type Order struct {
 // safe: an order moves no money. Errors are a [*ParamError] (nothing was sent), an
 // [*Error] (Midas refused; see [ErrLoginExpired]), a [*ResponseError] (no usable answer),
 // ctx.Err() when ctx ended, or the network fault, which unwraps to its cause.
-// One try takes as long as Config.HTTPClient allows, all of them no longer than ctx.
+// One try takes as long as Config.HTTPClient allows, 5 s by default, so that three take over
+// 15 s: give ctx the time that the app waits.
 func (c *Client) CreateOrder(ctx context.Context, req OrderRequest) (*Order, error) {
 	order, err := c.createOrder(ctx, req)
 	if err != nil {

@@ -111,7 +111,7 @@ func (s *Server) AppKey() string { return s.cfg.AppKey }
 // use [Server.HTTPClient] with it.
 func (s *Server) Gateway() midas.Gateway {
 	g := s.cfg.Like
-	g.BaseURL = "http://midas.test"
+	g.BaseURL = "http://midastest-new-has-no-socket-use-its-httpclient.invalid" // what a failed look-up will show
 	if s.http != nil {
 		g.BaseURL = s.http.URL
 	}

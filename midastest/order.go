@@ -318,7 +318,7 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 
 // readPayItem reads id*price*num, joined by ";", and returns the sum too.
 func readPayItem(s string) (items []midas.Item, total midas.Amount, refused *refusal) {
-	for _, part := range strings.Split(s, ";") {
+	for part := range strings.SplitSeq(s, ";") {
 		fields := strings.Split(part, "*")
 		if len(fields) != 3 || fields[0] == "" || strings.ContainsFunc(fields[0], func(c rune) bool { return c <= ' ' || c > '~' || c == '|' }) {
 			return nil, 0, refuse("payitem", strconv.Quote(part)+" is not id*price*num with a plain ASCII id")

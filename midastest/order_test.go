@@ -2,7 +2,6 @@ package midastest_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -380,7 +379,7 @@ func TestADelayedOrder(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			_, err := newClient(t, srv).CreateOrder(ctx, orderRequest(midas.QQ))
-			require.True(t, errors.Is(err, context.DeadlineExceeded), err)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.Equal(t, 3*time.Second, time.Since(start))
 			attempt := <-attempts
 			require.Zero(t, attempt.Status)

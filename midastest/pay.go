@@ -85,7 +85,6 @@ func (s *Server) AppOrder(req midas.OrderRequest) (token string) {
 func (s *Server) Pay(ctx context.Context, token string, opts ...PayOption) (*Receipt, error) {
 	query, p, err := s.callback(token, opts)
 	if err != nil {
-		s.complain("Pay: %v", err)
 		return nil, fmt.Errorf("midastest: Pay: %w", err)
 	}
 	receipts := make([]*Receipt, max(p.duplicates, 1))
@@ -107,7 +106,6 @@ func (s *Server) Pay(ctx context.Context, token string, opts ...PayOption) (*Rec
 func (s *Server) Callback(token string, opts ...PayOption) (rawQuery string, err error) {
 	query, _, err := s.callback(token, opts)
 	if err != nil {
-		s.complain("Callback: %v", err)
 		return "", fmt.Errorf("midastest: Callback: %w", err)
 	}
 	return query, nil

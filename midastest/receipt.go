@@ -68,6 +68,9 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 		receipt.Reason = "no answer: " + withoutURL(err).Error()
 	default:
 		receipt.Reason = Judge(receipt.Status, receipt.Body, receipt.Took)
+		if string(receipt.Body) == `{"ret":4,"msg":"bad_parameter:sig"}` {
+			receipt.Reason += "; the registered path is " + to.path + ": does Config.DeliveryPath say the same, and is the pay key the same?"
+		}
 	}
 	receipt.Accepted = receipt.Reason == ""
 	return receipt, nil
@@ -95,6 +98,8 @@ func Judge(status int, body []byte, took time.Duration) string {
 		return fmt.Sprintf("took %s: Midas hangs up after 2s and may cancel the charge", took.Round(time.Millisecond))
 	case status/100 == 3:
 		return fmt.Sprintf("status %d, a redirect: is the handler mounted at the registered path, trailing slash included?", status)
+	case status == http.StatusNotFound:
+		return "status 404: is the handler mounted at the registered path?"
 	case status != http.StatusOK:
 		return fmt.Sprintf("status %d, want 200", status)
 	case string(body) == `{"ret":0,"msg":"OK"}`:
