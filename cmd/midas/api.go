@@ -128,7 +128,7 @@ func (s *sandbox) send(r *http.Request, action string, o *order, p payment, opti
 	if err != nil {
 		return outcome{}, err
 	}
-	options = append(append(options, asked...), midastest.WrongPath(s.path))
+	options = append(append(options, asked...), midastest.WrongPath(s.path)) // mostly it is the right one
 	receipt, err := s.midas.Pay(r.Context(), o.Token, options...)
 	if err != nil {
 		return outcome{}, err

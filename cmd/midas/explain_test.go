@@ -152,6 +152,7 @@ func TestExplainReadsEveryKindOfInput(t *testing.T) {
 		"an nginx or Apache log line":   {args: []string{"-key", documentedKey, "-"}, stdin: `203.0.113.7 - - [01/Apr/2014:12:06:31 +0800] "GET ` + target + ` HTTP/1.1" 200 20 "-" "Midas/1.0"` + "\n"},
 		"a log line in JSON":            {args: []string{"-key", documentedKey, "-"}, stdin: `{"time":"2014","request":"GET ` + target + ` HTTP/1.1","status":200}`},
 		"a log line with another query": {args: []string{"-key", documentedKey, "-"}, stdin: `x "https://r.example/?a=b" "GET ` + target + ` HTTP/1.1"`},
+		"a quote in a URL is no log":    {args: []string{"-key", documentedKey, target + "&cee_extend=it's"}},
 		"a log line that nginx escaped": {args: []string{"-key", documentedKey, "-"}, stdin: `1.2.3.4 "GET ` + strings.ReplaceAll(target, "*", `\x2A`) + ` HTTP/1.1" 200`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,11 +24,11 @@ type param struct {
 	Value string `json:"value"`
 }
 
-// maxMessage is what the library takes of a callback, and keeps the search for mistakes short.
+// maxMessage is as much as the library takes of a callback; it keeps the search for mistakes short.
 const maxMessage = 16 << 10
 
 // The request line in a line of an access log: a URL with a query, perhaps after a method.
-var requestLine = regexp.MustCompile(`(?:\b([A-Z]{3,7}) )?([^\s"'<>]*\?[^\s"'<>]+)`)
+var requestLine = regexp.MustCompile(`(?:\b([A-Z]{3,7}) )?([^\s"<>]*\?[^\s"<>]+)`)
 
 // nginx writes bytes that are not plain ASCII as \xHH.
 var logEscape = regexp.MustCompile(`\\x[0-9A-Fa-f]{2}`)
@@ -43,7 +43,7 @@ func parseMessage(text string) (*message, error) {
 		return nil, errors.New("the input is over 16 KiB")
 	case strings.Contains(text, "\n"):
 		return nil, errors.New("the input has several lines: give the one to be explained")
-	case strings.ContainsAny(text, " \t\"'"):
+	case strings.ContainsAny(text, " \t\""):
 		found := requestLine.FindAllStringSubmatch(text, -1)
 		i := slices.IndexFunc(found, func(f []string) bool { return strings.Contains(f[2], "sig=") })
 		switch {

@@ -349,37 +349,29 @@ func mistakesFor(m *message, right recipe, otherKeys []string) (list []mistake) 
 // findMistakes returns the mistakes with which the signature received is made: one if one
 // will do, else two. alike are the names of others that come to the same for this message.
 func findMistakes(right recipe, list []mistake) (made []mistake, alike []string) {
-	found := func(mistakes ...mistake) bool {
+	fits := func(mistakes ...mistake) bool {
 		r := right
 		for _, m := range mistakes {
 			m.apply(&r)
 		}
-		if !r.fits() {
-			return false
-		}
-		if made == nil {
-			made = mistakes
-			return true
-		}
-		var names []string
-		for _, m := range mistakes {
-			names = append(names, m.Name)
-		}
-		if name := strings.Join(names, " with "); !slices.Contains(alike, name) && (len(made) > 1 || name != made[0].Name) {
-			alike = append(alike, name)
-		}
-		return true
+		return r.fits()
 	}
 	for _, m := range list {
-		found(m)
+		switch {
+		case !fits(m):
+		case made == nil:
+			made = []mistake{m}
+		case m.Name != made[0].Name && !slices.Contains(alike, m.Name):
+			alike = append(alike, m.Name)
+		}
 	}
 	if made != nil {
 		return made, alike
 	}
 	for i, first := range list {
 		for _, second := range list[i+1:] {
-			if found(first, second) {
-				return made, nil
+			if fits(first, second) {
+				return []mistake{first, second}, nil
 			}
 		}
 	}

@@ -127,7 +127,9 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	if err != nil {
 		return t.failed(name, fmt.Errorf("-addr: %w", err))
 	}
-	base := s.welcome(t, listener.Addr().(*net.TCPAddr).AddrPort(), *callback)
+	bound := listener.Addr().(*net.TCPAddr).AddrPort()
+	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+	base := s.welcome(t, bound, *callback)
 	s.seen = func(e exchange) {
 		fmt.Fprintf(t.out, "%s  %s\n", e.Time.Format(time.TimeOnly), e.summary(base, s.appID))
 		if err := writeRecord(recorded, e); err != nil {
@@ -136,7 +138,7 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	}
 
 	server := &http.Server{
-		Handler:           checkHost(s.handler(), listener.Addr().(*net.TCPAddr).AddrPort().Addr(), hosts),
+		Handler:           checkHost(s.handler(), bound.Addr(), hosts),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		WriteTimeout:      maxDelay + 10*time.Second,

@@ -230,8 +230,7 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 
 	// A forgery is refused by the shop.
 	do(t, dashboard, chromedp.Click(css(card+`button[data-post$="/forge"]`)))
-	require.Equal(t, "refused, as a forgery should be: the backend answered ret 4 (bad_parameter:sig)",
-		get(t, dashboard, chromedp.Text(css(card+"[data-action=forge] .verdict.good"))))
+	require.Equal(t, "refused, as a forgery should be", get(t, dashboard, chromedp.Text(css(card+"[data-action=forge] .verdict.good"))))
 
 	// An answer with a newline is refused by Midas; one can see it.
 	shop.sloppy.Store(true)
