@@ -232,7 +232,7 @@ func lowerEscapes(s string) string {
 	b := []byte(s)
 	for i := range b {
 		if i >= 2 && (b[i-1] == '%' || b[i-2] == '%') {
-			b[i] = byte(strings.ToLower(string(b[i]))[0])
+			b[i] = strings.ToLower(string(b[i]))[0]
 		}
 	}
 	return string(b)
