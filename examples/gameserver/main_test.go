@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -409,4 +410,31 @@ func TestDatabaseURLs(t *testing.T) {
 	defer db.Close()
 	require.NoError(t, db.Ping())
 	require.FileExists(t, file)
+}
+
+// Each command line that the documentation shows is one that the server takes.
+func TestDocumentedCommandLines(t *testing.T) {
+	t.Parallel()
+	texts := []string{usage}
+	for _, pattern := range []string{"README.md", "deploy/*"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			texts = append(texts, string(text))
+		}
+	}
+	getenv := environment("MIDAS_APP_ID", appID, "MIDAS_APP_KEY", appKey, "MIDAS_GATEWAY", "sandbox")
+	n := 0
+	for _, line := range regexp.MustCompile("gameserver((?: -[a-z-]+(?: [^- `][^ `\n]*)?)+)").FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
+		if line[1] == " -h" {
+			continue
+		}
+		_, err := readConfig(strings.Fields(line[1]), getenv, io.Discard)
+		require.NoError(t, err, line[0])
+		n++
+	}
+	require.GreaterOrEqual(t, n, 12)
 }
