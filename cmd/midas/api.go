@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (s *sandbox) forge(r *http.Request, o *order, p payment) (outcome, error) {
 // expire pays at a time when the token is dead, so far as the callback's ts tells.
 func (s *sandbox) expire(r *http.Request, o *order, p payment) (outcome, error) {
 	late := o.expires.Add(time.Minute)
-	if now := time.Now(); now.After(late) {
+	if now := s.now(); now.After(late) {
 		late = now
 	}
 	return s.send(r, "expire", o, p, midastest.ExpiredToken(), midastest.Param("ts", strconv.FormatInt(late.Unix(), 10)))
@@ -156,7 +157,7 @@ func (s *sandbox) repeat(r *http.Request, o *order, _ payment) (outcome, error) 
 
 // cancel keeps that the player left. The token lives on, as with the real Midas.
 func (s *sandbox) cancel(_ *http.Request, o *order, _ payment) (outcome, error) {
-	return outcome{exchange: s.called(o, exchange{Time: time.Now(), Kind: "cancel"})}, nil
+	return outcome{exchange: s.called(o, exchange{Time: s.now(), Kind: "cancel"})}, nil
 }
 
 // serveNext sets what is wrong with the answer to the next order.
@@ -212,7 +213,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if len(body) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields() // a misspelt one would be forgotten in silence
+	if err := decoder.Decode(v); err != nil {
 		return fmt.Errorf("the body is not the JSON wanted: %w", err)
 	}
 	return nil

@@ -57,8 +57,22 @@ func (s *sandbox) viewOf(lang string, e exchange) view {
 // Forged reports whether a callback ought to be refused.
 func (v view) Forged() bool { return v.Action == "forge" }
 
-// Good reports whether all went as it should.
-func (v view) Good() bool { return v.Accepted != v.Forged() }
+// Ret returns the ret that a backend answered, however it is written, or -1.
+func (v view) Ret() int {
+	var reply struct{ Ret *int }
+	if json.Unmarshal(v.reply, &reply) != nil || reply.Ret == nil {
+		return -1
+	}
+	return *reply.Ret
+}
+
+// Good reports whether all went as it should. No answer, or an ill-formed one, refuses no forgery.
+func (v view) Good() bool {
+	if v.Forged() {
+		return v.Ret() > 0
+	}
+	return v.Accepted
+}
 
 // Bytes returns the answer as received.
 func (v view) Bytes() []byte { return v.reply }
@@ -106,7 +120,7 @@ func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := s.viewOf(lang, o.exchange)
-	v.Expired = time.Now().After(o.expires)
+	v.Expired = s.now().After(o.expires)
 	v.Method = map[midas.Login]string{midas.WeChat: "wechat", midas.Guest: "wechat"}[o.login]
 	if v.Method == "" {
 		v.Method = "qqwallet"

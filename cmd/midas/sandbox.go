@@ -227,6 +227,7 @@ type sandbox struct {
 	appID, appKey string
 	path          string // that callbacks are signed for
 	secrets       bool
+	now           func() time.Time
 	seen          func(exchange) // told of every exchange, one after another
 
 	mu      sync.Mutex
@@ -247,8 +248,8 @@ type order struct {
 // newSandbox returns a sandbox that calls back to a URL, or, if that is empty, to a
 // backend of its own that takes every right callback.
 func newSandbox(appID, appKey, callback, path string) *sandbox {
-	s := &sandbox{appID: appID, appKey: appKey, changed: make(chan struct{}), seen: func(exchange) {}}
-	s.midas = midastest.New(midastest.Config{AppID: appID, AppKey: appKey, OnOrder: s.onOrder})
+	s := &sandbox{appID: appID, appKey: appKey, now: time.Now, changed: make(chan struct{}), seen: func(exchange) {}}
+	s.midas = midastest.New(midastest.Config{AppID: appID, AppKey: appKey, OnOrder: s.onOrder, Now: func() time.Time { return s.now() }})
 	if callback == "" {
 		s.path = cmp.Or(path, demoPath)
 		client, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: s.path})

@@ -114,9 +114,9 @@ func rawBackend(t *testing.T, mode *atomic.Value) *httptest.Server {
 		delete(params, "sig")
 		right := sig == rawSign(rawAppKey, "/pay/notify", params, func(v string) string { return percent(v, "!*()") })
 		switch {
-		case !right && mode.Load() != "gullible":
+		case !right && mode.Load() != "gullible" && mode.Load() != "gullible newline":
 			io.WriteString(w, `{"ret":4,"msg":"bad_parameter:sig"}`)
-		case mode.Load() == "newline":
+		case mode.Load() == "newline", mode.Load() == "gullible newline":
 			io.WriteString(w, "{\"ret\":0,\"msg\":\"OK\"}\n")
 		case mode.Load() == "markup":
 			io.WriteString(w, "</pre><script>alert(1)</script>\xef\xbb\xbf")
@@ -200,6 +200,12 @@ func TestBackendInAnyLanguageSellsThroughRawHTTP(t *testing.T) {
 	require.Equal(t, true, answer["accepted"])
 	_, dashboard := call(t, "GET", base+"/", "", nil)
 	require.Contains(t, dashboard, "A FORGERY WAS ACCEPTED")
+	mode.Store("gullible newline") // Midas would not take it, the forgery was taken all the same
+	_, answer = post(t, api+"/forge", "")
+	require.Equal(t, false, answer["accepted"])
+	_, dashboard = call(t, "GET", base+"/", "", nil)
+	require.Equal(t, 2, strings.Count(dashboard, "A FORGERY WAS ACCEPTED"))
+	require.Equal(t, 1, strings.Count(dashboard, "refused, as a forgery should be"))
 	mode.Store("")
 
 	_, answer = post(t, api+"/repeat", "") // of the payment, not of the forgery
@@ -237,9 +243,9 @@ func TestBackendInAnyLanguageSellsThroughRawHTTP(t *testing.T) {
 		require.Equal(t, i+1, e.Seq)
 		kinds = append(kinds, strings.TrimSpace(e.Kind+" "+e.Action))
 	}
-	require.Equal(t, []string{"order", "callback pay", "callback forge", "callback forge", "callback repeat", "callback pay", "callback pay", "callback pay",
+	require.Equal(t, []string{"order", "callback pay", "callback forge", "callback forge", "callback forge", "callback repeat", "callback pay", "callback pay", "callback pay",
 		"callback expire", "callback pay", "cancel"}, kinds)
-	_, text = call(t, "GET", base+"/api/exchanges?after=10", "", nil)
+	_, text = call(t, "GET", base+"/api/exchanges?after=11", "", nil)
 	require.NoError(t, json.Unmarshal([]byte(text), &exchanges))
 	require.Len(t, exchanges, 1)
 }
@@ -331,7 +337,7 @@ func TestAPIRefusesWhatMakesNoSense(t *testing.T) {
 	for path, bodies := range map[string]map[string]string{
 		"/api/orders/" + token + "/pay": {
 			`{"percent":101}`: "percent: want a number from 1 to 100", `{"times":99}`: "times: want", `{"quantity":-1}`: "quantity: want",
-			`[`: "the body is not the JSON wanted", `{"percent":"95"}`: "the body is not the JSON wanted", strings.Repeat(" ", 5000): "the body: http: request body too large",
+			`[`: "the body is not the JSON wanted", `{"percent":"95"}`: "the body is not the JSON wanted", `{"precent":95}`: `unknown field "precent"`, strings.Repeat(" ", 5000): "the body: http: request body too large",
 		},
 		"/api/next": {
 			"": "say how", `{"delay_ms":61000}`: "delay_ms: want a number from 1 to 60000", `{"delay_ms":-1}`: "delay_ms: want", `{"status":99}`: "status: want",
@@ -355,14 +361,21 @@ func TestAPIRefusesWhatMakesNoSense(t *testing.T) {
 
 func TestExpiredOrderCannotBePaidButPretended(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(rawAppID, rawAppKey, "", "")
-	server := httptest.NewServer(s.handler())
-	defer server.Close()
-	token, urlParams := place(t, server.URL, rawOrder())
-	s.find(token).expires = time.Now().Add(-time.Second)
-	_, page := call(t, "GET", server.URL+urlParams, "", nil)
+	var later atomic.Int64
+	base := serve(t, "", func(s *sandbox) {
+		s.now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	token, urlParams := place(t, base, rawOrder())
+	later.Store(int64(6 * time.Minute)) // protocol.md 1: a token lives five
+	_, page := call(t, "GET", base+urlParams, "", nil)
 	require.Contains(t, page, "This order has expired")
 	require.NotContains(t, page, "<button")
+	status, answer := post(t, base+"/api/orders/"+token+"/pay", "")
+	require.Equal(t, http.StatusGone, status)
+	require.Contains(t, answer["error"], "the token expired")
+	status, answer = post(t, base+"/api/orders/"+token+"/expire", "")
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, true, answer["accepted"])
 }
 
 func TestOtherSitesAndOtherNamesAreRefused(t *testing.T) {
