@@ -37,13 +37,15 @@
 //
 // # Databases
 //
-// The package uses database/sql and imports no driver. It was tested with pgx on
-// PostgreSQL, go-sql-driver/mysql on MariaDB and modernc.org/sqlite (in the module dbtest);
-// examples/gameserver shows how each is opened. db must be the primary, never a replica that lags behind.
+// The package uses database/sql and imports no driver. It was tested (module dbtest) with pgx
+// on PostgreSQL 15, go-sql-driver/mysql on MariaDB 10.11 and modernc.org/sqlite;
+// examples/gameserver shows how each is opened. db must be the primary, never a replica
+// that lags behind.
 //
 //   - PostgreSQL: nothing to set.
-//   - MySQL, MariaDB: set readTimeout and writeTimeout, and innodb_lock_wait_timeout=1, in
-//     the DSN: the server goes on waiting for a lock after its client gave up.
+//   - MySQL, MariaDB: set readTimeout and writeTimeout in go-sql-driver's DSN, since a
+//     COMMIT does not end with the context, and innodb_lock_wait_timeout=1, since the server
+//     goes on waiting for a lock after its client gave up.
 //   - SQLite: set a busy timeout below the time limit of a callback and let transactions
 //     begin with the write lock ("?_pragma=busy_timeout(500)&_txlock=immediate" with
 //     modernc.org/sqlite); in WAL mode readers do not wait. With one open connection

@@ -313,7 +313,7 @@ func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 	unlock := lockDeliveries(t, databaseURL)
 	answer, code := make(chan int, 1), make(chan int, 1)
 	go func() { answer <- call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery) }()
-	pause(t.Context(), 300*time.Millisecond) // the callback is on its way
+	pause(t.Context(), 600*time.Millisecond) // the callback is on its way
 	go func() { code <- server.end(syscall.SIGTERM) }()
 	pause(t.Context(), 300*time.Millisecond)
 	select {
