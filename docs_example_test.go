@@ -1,0 +1,231 @@
+package midas_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/midas-go/midas/midastest"
+	"github.com/stretchr/testify/require"
+)
+
+// The examples and tests of this file are what the pages in docs show.
+
+// Each payment once, on the game's own database. Package dbtest in midassql has it on SQLite.
+func Example_exactlyOnce() {
+	setUp := func(ctx context.Context, db *sql.DB, client *midas.Client, mux *http.ServeMux) (*midassql.Store, error) {
+		store, err := midassql.New(db, midassql.PostgreSQL, midassql.Options{}) // or MySQL, SQLite
+		if err != nil {
+			return nil, err
+		}
+		if err := store.Migrate(ctx); err != nil { // two tables; or run the files in midassql/schema yourself
+			return nil, err
+		}
+		deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+			for _, item := range d.Items {
+				_, err := tx.ExecContext(ctx, "INSERT INTO player_items (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)",
+					d.OpenID, d.BillNo, item.ID, item.Quantity)
+				if err != nil {
+					return err // rolls everything back, and Midas gets ret 1
+				}
+			}
+			return nil
+		})
+		mux.Handle("/pay/notify", client.DeliveryHandler(deliver))
+		return store, nil
+	}
+
+	placeOrder := func(ctx context.Context, client *midas.Client, store *midassql.Store, req midas.OrderRequest) (*midas.Order, error) {
+		order, err := client.CreateOrder(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		if err := store.SaveOrder(ctx, req, order); err != nil {
+			return nil, err // the app does not get this order; it asks for another one
+		}
+		return order, nil // now, and not before, it goes to the app
+	}
+	_, _ = setUp, placeOrder
+}
+
+// What SnsSigCheck::makeSig does. The request is one of Tencent's documentation.
+func ExampleSign() {
+	params := url.Values{
+		"openid": {"11111111111111111"}, "openkey": {"2222222222222222"}, "appid": {"123456"},
+		"pf": {"qzone"}, "format": {"json"}, "userip": {"112.90.139.30"},
+	}
+	sig := midas.Sign("GET", "/v3/user/get_info", params, "228bf094169a40a3bd188ba37ebe8723") // no "&" behind the key
+	fmt.Println(sig)
+	fmt.Println(midas.BaseString("GET", "/v3/user/get_info", params)[:40])
+	// Output:
+	// FdJkiDYwMj5Aj1UG2RUPc83iokk=
+	// GET&%2Fv3%2Fuser%2Fget_info&appid%3D1234
+}
+
+// The cookie org_loc as Tencent's PHP SDK sends it.
+func ExampleGateway() {
+	gateway := midas.Sandbox()
+	gateway.OrgLocPrefix = "" // org_loc=%2Fmpay%2Fbuy_goods_m
+	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "sandbox-pay-key", Gateway: gateway})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = client
+}
+
+// gems is an order as the recipes below place it.
+var gems = midas.OrderRequest{
+	Login: midas.QQ, OpenID: "ANNA", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey",
+	Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}},
+	GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
+}
+
+// openMidas returns a fake Midas and a client that talks to it, without sockets. The fake
+// calls back to a handler that runs deliver.
+func openMidas(t *testing.T, cfg midastest.Config, deliver midas.DeliverFunc) (*midastest.Server, *midas.Client) {
+	fake := midastest.New(cfg)
+	client, err := midas.New(midas.Config{
+		AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), HTTPClient: fake.HTTPClient(),
+		DeliveryPath: "/pay/notify",
+	})
+	require.NoError(t, err)
+	fake.DeliverToHandler(client.DeliveryHandler(deliver), "/pay/notify")
+	return fake, client
+}
+
+func grantNothing(context.Context, *midas.Delivery) error { return nil }
+
+func TestRecipeOrderAsSent(t *testing.T) {
+	t.Parallel()
+	var sent midastest.OrderAttempt
+	_, client := openMidas(t, midastest.Config{
+		Errorf:  t.Errorf, // a bad signature, cookie or parameter fails the test, in words
+		OnOrder: func(o midastest.OrderAttempt) { sent = o },
+	}, grantNothing)
+
+	order, err := client.CreateOrder(t.Context(), gems)
+	require.NoError(t, err)
+	require.Equal(t, order.Token, sent.Token)
+	require.Equal(t, "gem60*60*1", sent.Params.Get("payitem"))
+	require.Equal(t, "1", sent.Params.Get("zoneid"))
+}
+
+func TestRecipeFaults(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // the waits between tries take no time in a bubble
+		fake, client := openMidas(t, midastest.Config{Errorf: t.Errorf}, grantNothing)
+
+		fake.NextOrders(midastest.Fault{Status: http.StatusBadGateway}, midastest.Fault{Cut: true})
+		_, err := client.CreateOrder(t.Context(), gems)
+		require.NoError(t, err, "two bad answers, and a third try that works")
+
+		fake.NextOrders(midastest.Fault{Ret: 1018, Msg: "login expired", Code: "1018--2-20"})
+		_, err = client.CreateOrder(t.Context(), gems)
+		require.ErrorIs(t, err, midas.ErrLoginExpired)
+
+		fake.NextOrders(midastest.Fault{Delay: time.Minute})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err = client.CreateOrder(ctx, gems)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+func TestRecipeRepeats(t *testing.T) {
+	t.Parallel()
+	var calls int
+	fake, client := openMidas(t, midastest.Config{Errorf: t.Errorf}, func(ctx context.Context, d *midas.Delivery) error {
+		calls++
+		return nil
+	})
+	order, err := client.CreateOrder(t.Context(), gems)
+	require.NoError(t, err)
+
+	first, err := fake.Pay(t.Context(), order.Token)
+	require.NoError(t, err)
+	again, err := fake.Pay(t.Context(), order.Token, midastest.BillNo(first.BillNo)) // the same payment, called back again
+	require.NoError(t, err)
+	other, err := fake.Pay(t.Context(), order.Token) // another payment with the same token
+	require.NoError(t, err)
+	require.Equal(t, first.BillNo, again.BillNo)
+	require.NotEqual(t, first.BillNo, other.BillNo)
+	require.Equal(t, 3, calls) // the DeliverFunc sees each of them: granting once is its work
+}
+
+func TestRecipeForgeries(t *testing.T) {
+	t.Parallel()
+	fake, client := openMidas(t, midastest.Config{}, func(ctx context.Context, d *midas.Delivery) error {
+		t.Error("a forgery was delivered")
+		return nil
+	})
+	order, err := client.CreateOrder(t.Context(), gems)
+	require.NoError(t, err)
+	for name, forgery := range map[string]midastest.PayOption{
+		"signed with another key":      midastest.WrongKey("a-guess"),
+		"signed with the order's path": midastest.WrongPath("/v3/r/mpay/buy_goods_m"),
+		"changed after it was signed":  midastest.Tampered("openid", "BO"),
+	} {
+		receipt, err := fake.Pay(t.Context(), order.Token, forgery)
+		require.NoError(t, err)
+		require.False(t, receipt.Accepted, name)
+		require.Equal(t, `{"ret":4,"msg":"bad_parameter:sig"}`, string(receipt.Body), name)
+	}
+}
+
+func TestRecipeCallbackByHand(t *testing.T) {
+	t.Parallel()
+	fake, client := openMidas(t, midastest.Config{}, grantNothing)
+	token := fake.AppOrder(gems) // no order of the backend's: the app placed it
+	rawQuery, err := fake.Callback(token, midastest.PayMethod("wechat"), midastest.Param("zoneid", "7"))
+	require.NoError(t, err)
+
+	answer := httptest.NewRecorder()
+	client.DeliveryHandler(grantNothing).ServeHTTP(answer, httptest.NewRequest("GET", "/pay/notify?"+rawQuery, nil))
+	require.Equal(t, `{"ret":0,"msg":"OK"}`, answer.Body.String())
+}
+
+func TestRecipeClock(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 2, 8, 12, 0, 0, 0, time.UTC)
+	fake, client := openMidas(t, midastest.Config{Errorf: t.Errorf, Now: func() time.Time { return now }}, grantNothing)
+	order, err := client.CreateOrder(t.Context(), gems)
+	require.NoError(t, err)
+
+	now = now.Add(midas.TokenLifetime + time.Second)
+	_, err = fake.Pay(t.Context(), order.Token)
+	require.ErrorIs(t, err, midas.ErrTokenExpired) // the cashier does not open any more
+
+	late, err := fake.Pay(t.Context(), order.Token, midastest.ExpiredToken()) // a callback that comes late all the same
+	require.NoError(t, err)
+	require.True(t, late.Accepted, late.Reason)
+}
+
+func TestRecipeSlowDatabase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fake, client := openMidas(t, midastest.Config{Errorf: t.Errorf}, func(ctx context.Context, d *midas.Delivery) error {
+			select {
+			case <-time.After(time.Minute): // a database that hangs
+				return nil
+			case <-ctx.Done():
+				return ctx.Err() // roll back
+			}
+		})
+		order, err := client.CreateOrder(t.Context(), gems)
+		require.NoError(t, err)
+
+		receipt, err := fake.Pay(t.Context(), order.Token)
+		require.NoError(t, err)
+		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, string(receipt.Body))
+		require.Equal(t, 1500*time.Millisecond, receipt.Took) // of the bubble's time
+	})
+}
