@@ -128,7 +128,7 @@ func TestAForgeryIsSignedWrong(t *testing.T) {
 			require.NoError(t, err)
 
 			require.False(t, receipt.Accepted)
-			require.Equal(t, "the backend answered ret 4 (bad_parameter:sig); the registered path is /pay/notify: does Config.DeliveryPath say the same, and is the pay key the same?", receipt.Reason)
+			require.Equal(t, "the backend answered ret 4 (bad_parameter:sig); the registered path is /pay/notify: does the backend verify for that path, with the same pay key?", receipt.Reason)
 			require.Empty(t, shop.deliveries)
 			params := queryOf(t, receipt)
 			require.NotEqual(t, signature("callback", "GET", deliveryPath, params, srv.AppKey()), params.Get("sig"))

@@ -69,7 +69,7 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 	default:
 		receipt.Reason = Judge(receipt.Status, receipt.Body, receipt.Took)
 		if string(receipt.Body) == `{"ret":4,"msg":"bad_parameter:sig"}` {
-			receipt.Reason += "; the registered path is " + to.path + ": does Config.DeliveryPath say the same, and is the pay key the same?"
+			receipt.Reason += "; the registered path is " + to.path + ": does the backend verify for that path, with the same pay key?"
 		}
 	}
 	receipt.Accepted = receipt.Reason == ""
