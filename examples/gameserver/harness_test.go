@@ -56,8 +56,9 @@ type process struct {
 	ended chan struct{} // closed when cmd has ended
 }
 
-// newProcess prepares a server without starting it. Its port is kept over restarts.
-func newProcess(t *testing.T, fake *midastest.Server, databaseURL string, args ...string) *process {
+// startProcess starts a server. Its port is kept when it is killed and started again.
+func startProcess(t *testing.T, fake *midastest.Server, databaseURL string, args ...string) *process {
+	t.Helper()
 	address := freeAddress(t)
 	p := &process{address: address, url: "http://" + address, log: filepath.Join(t.TempDir(), "server.log")}
 	p.args = append([]string{"-listen", address, "-midas", fake.Gateway().BaseURL}, args...)
@@ -68,12 +69,6 @@ func newProcess(t *testing.T, fake *midastest.Server, databaseURL string, args .
 			t.Logf("the end of the log of %s:\n%s", p.url, tail(p.log))
 		}
 	})
-	return p
-}
-
-func startProcess(t *testing.T, fake *midastest.Server, databaseURL string, args ...string) *process {
-	t.Helper()
-	p := newProcess(t, fake, databaseURL, args...)
 	require.NoError(t, p.start(t.Context()))
 	return p
 }
