@@ -55,7 +55,7 @@ type Delivery struct {
 // granted before is answered nil again.
 //
 // ctx ends after Config.DeliverTimeout, or when Midas hangs up; then give up and roll back.
-// What it returns decides the answer: see [ReplyTo].
+// What it returns decides the answer: see [ReplyTo]. d is its own to keep and to change.
 type DeliverFunc func(ctx context.Context, d *Delivery) error
 
 // ParseDelivery returns the delivery that r calls for. It reads r.Method and
@@ -80,18 +80,24 @@ func (c *Client) ParseDelivery(r *http.Request) (*Delivery, error) {
 // The age of a callback does not matter: a late repeat of a payment must be honoured.
 // A query over 16 KiB is refused.
 func (c *Client) ParseDeliveryQuery(rawQuery string) (*Delivery, error) {
-	if c.cfg.DeliveryPath == "" {
-		return nil, fmt.Errorf("midas: callback: %w", errNoDeliveryPath)
-	}
-	params, err := c.verify(make([]param, 0, usualParams), rawQuery)
-	if err != nil {
-		return nil, fmt.Errorf("midas: callback: %w", err)
-	}
-	d, err := newDelivery(params, c.cfg.AppID)
+	d, err := c.parse(rawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("midas: callback: %w", err)
 	}
 	return d, nil
+}
+
+// parse is ParseDeliveryQuery, but with the error of a verified callback it returns as much
+// of the delivery as can be read: that player has paid.
+func (c *Client) parse(rawQuery string) (*Delivery, error) {
+	if c.cfg.DeliveryPath == "" {
+		return nil, errNoDeliveryPath
+	}
+	params, err := c.verify(make([]param, 0, usualParams), rawQuery)
+	if err != nil {
+		return nil, err
+	}
+	return newDelivery(params, c.cfg.AppID)
 }
 
 var errNoDeliveryPath = &ConfigError{"DeliveryPath", "empty: set it to the path of the delivery URL as registered at Tencent"}
@@ -112,7 +118,7 @@ func (c *Client) verify(dst []param, rawQuery string) ([]param, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("%w: check the pay key, its environment, and that DeliveryPath is the registered path", ErrSignature)
+	return nil, fmt.Errorf("%w: check the pay key, its environment, and that DeliveryPath, %s, is the registered path", ErrSignature, c.cfg.DeliveryPath)
 }
 
 // signedParams returns those of the sorted parameters that the signature among them
@@ -121,7 +127,7 @@ func (c *Client) signedParams(params []param) []param {
 	sig := strings.ReplaceAll(value(params, "sig"), " ", "+") // base64 has no blank: a "+" was not escaped
 	params = slices.DeleteFunc(params, func(p param) bool { return p.name == "sig" })
 	verified := func(params []param) bool {
-		want := signSorted(http.MethodGet, c.cfg.DeliveryPath, params, *c.appKey, &callbackValue)
+		want := signSorted(http.MethodGet, c.cfg.DeliveryPath, params, c.appKey(), &callbackValue)
 		return subtle.ConstantTimeCompare([]byte(sig), []byte(want)) == 1
 	}
 	i := slices.IndexFunc(params, func(p param) bool { return p.name == "cee_extend" })
@@ -235,7 +241,7 @@ func plainName(name string) bool {
 }
 
 // newDelivery makes a Delivery of verified parameters. Numbers that do not fit are
-// errors, never wrong values.
+// errors, never wrong values; with an error comes a Delivery that is incomplete.
 func newDelivery(params []param, appID string) (*Delivery, error) {
 	d := &Delivery{Params: make(url.Values, len(params))}
 	values := make([]string, len(params)) // one piece of memory for all the one-value slices
@@ -244,42 +250,42 @@ func newDelivery(params []param, appID string) (*Delivery, error) {
 		d.Params[p.name] = values[i : i+1 : i+1]
 	}
 
+	d.OpenID, d.BillNo = d.Params.Get("openid"), d.Params.Get("billno")
+	d.Token, d.ZoneID = d.Params.Get("token"), d.Params.Get("zoneid")
 	for _, required := range []string{"appid", "openid", "billno", "token", "payitem", "amt", "ts"} {
 		if d.Params.Get(required) == "" {
-			return nil, &ParamError{required, "missing"}
+			return d, &ParamError{required, "missing"}
 		}
 	}
 	if d.Params.Get("appid") != appID {
-		return nil, &ParamError{"appid", "is not this client's; callbacks of several apps need a Client each"}
+		return d, &ParamError{"appid", "is not this client's; callbacks of several apps need a Client each"}
 	}
 	if version, ok := d.Params["version"]; ok && version[0] != "v3" {
-		return nil, &ParamError{"version", "is not v3"}
+		return d, &ParamError{"version", "is not v3"}
 	}
-	d.OpenID, d.Token, d.ZoneID = d.Params.Get("openid"), d.Params.Get("token"), d.Params.Get("zoneid")
-	d.BillNo = d.Params.Get("billno")
 	if utf8.RuneCountInString(d.BillNo) > maxBillNo {
-		return nil, &ParamError{"billno", "over 64 characters"}
+		return d, &ParamError{"billno", "over 64 characters"}
 	}
 	d.Metadata, d.PayMethod, d.Platform = splitAppMeta(d.Params.Get("appmeta"))
 
 	var err error
 	if d.Items, err = parsePayItems(d.Params.Get("payitem")); err != nil {
-		return nil, err
+		return d, err
 	}
 	charged, err := parseNumber(d.Params, "amt", math.MaxInt64)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	d.Charged = Amount(charged) // 0.1 Q-points, that is fen
 	ts, err := parseNumber(d.Params, "ts", maxUnixTime)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	d.Time = time.Unix(ts, 0)
 	if d.Params.Get("providetype") != "" {
 		n, err := parseNumber(d.Params, "providetype", math.MaxInt32)
 		if err != nil {
-			return nil, err
+			return d, err
 		}
 		d.ProvideType = int(n)
 	}
@@ -325,15 +331,20 @@ type Reply struct {
 //	[*ParamError], [ErrSignature]        4  bad_parameter:amt (known names only)
 //	anything else                        1  system_busy
 func ReplyTo(err error) Reply {
-	var param *ParamError
+	var (
+		param   *ParamError
+		refused *Error // of an order: it may match ErrSignature, but says nothing about the callback
+	)
 	switch {
 	case err == nil:
 		return Reply{0, "OK"}
+	case errors.As(err, &refused):
+		return Reply{1, "system_busy"}
 	case errors.Is(err, ErrTokenExpired):
 		return Reply{2, "token_expired"}
 	case errors.Is(err, ErrTokenNotFound):
 		return Reply{3, "token_not_found"}
-	case errors.As(err, &param) && slices.Contains(callbackNames, param.Param):
+	case errors.As(err, &param) && param != nil && slices.Contains(callbackNames, param.Param):
 		return Reply{4, "bad_parameter:" + param.Param}
 	case param != nil:
 		return Reply{4, "bad_parameter"}
@@ -389,7 +400,7 @@ func knownName(name string) string {
 // method 405. The answer goes out after Config.AnswerTimeout at the latest: without a
 // result by then it is ret 1. A panic of deliver is caught, logged with its stack, and is
 // ret 1 too. Each call is logged once; callbacks that are refused at Warn level, ten a
-// minute at the most. A delivery that succeeds after ret 1 was sent, or after Midas hung
+// minute at the most of those that do not verify, and ten of those that do. A delivery that succeeds after ret 1 was sent, or after Midas hung
 // up, is logged at Error level with its billno: the charge may have been cancelled, so
 // it must be reconciled.
 //
@@ -408,41 +419,54 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			w.Header().Set("Allow", http.MethodGet)
 			w.Header().Set("Content-Length", "0")
 			w.WriteHeader(http.StatusMethodNotAllowed)
-			c.logRefused(r, fmt.Errorf("%w: method is not GET", ErrSignature), start)
+			c.logRefused(r, nil, fmt.Errorf("%w: method is not GET", ErrSignature), start)
 			return
 		}
-		d, err := c.ParseDelivery(r)
+		d, err := c.parse(r.URL.RawQuery)
 		if err != nil {
-			writeReply(w, ReplyTo(err))
-			c.logRefused(r, err, start)
+			send(w, ReplyTo(err))
+			c.logRefused(r, d, err, start)
 			return
 		}
-		err = c.run(r.Context(), deliver, d)
+		p := payment{d.OpenID, d.BillNo}
+		result := c.run(r.Context(), deliver, d, p)
 		hungUp := r.Context().Err() != nil
-		reply := ReplyTo(err)
-		writeReply(w, reply)
-		c.logDelivery(r.Context(), d, reply, err, start)
-		if err == nil && hungUp {
-			c.logUnanswered(d, "delivered after Midas hung up")
+		sent := send(w, result.reply)
+		c.logDelivery(r.Context(), p, result, start)
+		if result.reply.Ret == 0 && (hungUp || sent != nil) {
+			c.logUnanswered(p, "delivered after Midas hung up")
 		}
 	})
 }
 
-func writeReply(w http.ResponseWriter, reply Reply) {
+// send sends an answer. It does not wait for the handler's end: the log may be slow.
+func send(w http.ResponseWriter, reply Reply) error {
 	body := reply.Bytes()
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
-	w.Write(body) // an error means that Midas hung up, which the request's context says too
+	if _, err := w.Write(body); err != nil {
+		return err
+	}
+	if err := http.NewResponseController(w).Flush(); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
-// errLate is the outcome of a DeliverFunc that has no result when the answer must go out.
-var errLate = errors.New("no result in time")
+// A payment is what the log needs to know of a Delivery, which is the DeliverFunc's.
+type payment struct{ openID, billNo string }
 
-// run runs deliver and returns its result, or errLate once the answer must go out. Then
+// A result is what became of a delivery: the answer, and the error's text if there is one.
+type result struct {
+	reply Reply
+	err   string
+}
+
+// run runs deliver and returns its result, or ret 1 once the answer must go out. Then
 // deliver goes on in the background; see Wait.
-func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery) error {
+func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p payment) result {
 	answerBy := time.NewTimer(c.cfg.AnswerTimeout)
 	defer answerBy.Stop()
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DeliverTimeout)
@@ -450,40 +474,49 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery) erro
 	// Who sets answered first decides what is answered: the result or the timer. So a nil
 	// is either answered 0 or known to be late, never lost in between.
 	var answered atomic.Bool
-	result := make(chan error, 1)
+	results := make(chan result, 1)
 	c.running.add()
 	go func() {
 		defer c.running.done()
 		defer cancel()
-		err := c.callSafely(ctx, deliver, d)
+		res := c.callSafely(ctx, deliver, d, p)
 		if answered.CompareAndSwap(false, true) {
-			result <- err
-		} else if err == nil {
-			c.logUnanswered(d, "delivered after ret 1 was answered")
+			results <- res
+		} else if res.reply.Ret == 0 {
+			c.logUnanswered(p, "delivered after ret 1 was answered")
 		}
 	}()
 
 	select {
-	case err := <-result:
-		return err
+	case res := <-results:
+		return res
 	case <-answerBy.C:
 		if answered.CompareAndSwap(false, true) {
-			return errLate
+			return result{Reply{1, "system_busy"}, "no result in time"}
 		}
-		return <-result
+		return <-results
 	}
 }
 
-// callSafely calls deliver and turns a panic into an error.
-func (c *Client) callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery) (err error) {
+// callSafely calls deliver. Only a nil that it returns becomes an answer 0: a panic, also of
+// the error that it returns, is ret 1.
+func (c *Client) callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery, p payment) (res result) {
+	returned := false
 	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("DeliverFunc panicked: %v", p)
+		if !returned {
+			cause := recover()
 			c.cfg.Logger.ErrorContext(ctx, "midas: DeliverFunc panicked",
-				"panic", fmt.Sprint(p), "billno", d.BillNo, "stack", string(debug.Stack()))
+				"panic", fmt.Sprint(cause), "billno", p.billNo, "stack", string(debug.Stack()))
+			res = result{Reply{1, "system_busy"}, fmt.Sprint("DeliverFunc panicked: ", cause)}
 		}
 	}()
-	return deliver(ctx, d)
+	err := deliver(ctx, d)
+	res.reply = ReplyTo(err)
+	if err != nil {
+		res.err = err.Error()
+	}
+	returned = true
+	return res
 }
 
 // Wait returns when every DeliverFunc that is running has returned, also those whose
@@ -537,51 +570,58 @@ func (r *running) idle() <-chan struct{} {
 }
 
 // logDelivery logs the outcome of a verified callback.
-func (c *Client) logDelivery(ctx context.Context, d *Delivery, reply Reply, err error, start time.Time) {
+func (c *Client) logDelivery(ctx context.Context, p payment, res result, start time.Time) {
 	level, outcome := slog.LevelInfo, "delivered"
-	if err == nil && !c.cfg.Logger.Enabled(ctx, level) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("billno", d.BillNo),
-		slog.String("openid", clip(d.OpenID, 4)),
-		slog.Int("ret", reply.Ret),
-		slog.Duration("duration", time.Since(start)),
-	}
-	switch {
-	case reply.Ret == 1:
+	switch res.reply.Ret {
+	case 0:
+	case 1:
 		level, outcome = slog.LevelError, "failed"
-	case reply.Ret != 0:
+	default:
 		level, outcome = slog.LevelWarn, "not delivered"
 	}
-	if err != nil {
-		attrs = append(attrs, slog.String("error", err.Error()))
+	if !c.cfg.Logger.Enabled(ctx, level) {
+		return
 	}
-	c.cfg.Logger.LogAttrs(ctx, level, "midas: callback", append(attrs, slog.String("outcome", outcome))...)
+	attrs := append(p.attrs(),
+		slog.String("outcome", outcome),
+		slog.Int("ret", res.reply.Ret),
+		slog.Duration("duration", time.Since(start)))
+	if res.err != "" {
+		attrs = append(attrs, slog.String("error", res.err))
+	}
+	c.cfg.Logger.LogAttrs(ctx, level, "midas: callback", attrs...)
+}
+
+// attrs are the payment in a log line.
+func (p payment) attrs() []slog.Attr {
+	return []slog.Attr{slog.String("billno", clip(p.billNo, 4*maxBillNo)), slog.String("openid", clip(p.openID, 4))}
 }
 
 // logUnanswered logs a delivery that Midas does not know of.
-func (c *Client) logUnanswered(d *Delivery, what string) {
-	c.cfg.Logger.Error("midas: "+what+": the charge may have been cancelled, reconcile it", "billno", d.BillNo)
+func (c *Client) logUnanswered(p payment, what string) {
+	c.cfg.Logger.LogAttrs(context.Background(), slog.LevelError,
+		"midas: "+what+": the charge may have been cancelled, reconcile it", p.attrs()...)
 }
 
-// logRefused logs a callback that was refused unseen by the DeliverFunc. Anybody can cause
-// such lines, so they are limited; those of verified callbacks have a limit of their own.
-func (c *Client) logRefused(r *http.Request, err error, start time.Time) {
-	limit := c.malformed
-	if errors.Is(err, ErrSignature) {
-		limit = c.forged
+// logRefused logs a callback that was refused unseen by the DeliverFunc; d is what is known
+// of it if it was verified, else nil. Anybody can cause such lines, so they are limited; those of
+// verified callbacks, whose players paid, have a limit of their own.
+func (c *Client) logRefused(r *http.Request, d *Delivery, err error, start time.Time) {
+	limit, attrs := c.forged, []slog.Attr(nil)
+	if d != nil {
+		limit, attrs = c.malformed, payment{d.OpenID, d.BillNo}.attrs()
 	}
 	suppressed, ok := limit.allow(start)
 	if !ok {
 		return
 	}
-	c.cfg.Logger.LogAttrs(r.Context(), slog.LevelWarn, "midas: callback",
+	c.cfg.Logger.LogAttrs(r.Context(), slog.LevelWarn, "midas: callback", append(attrs,
 		slog.String("outcome", "refused"),
 		slog.String("error", err.Error()),
+		slog.String("path", clip(r.URL.Path, 100)),
 		slog.String("remote", r.RemoteAddr),
 		slog.Duration("duration", time.Since(start)),
-		slog.Int("suppressed", suppressed))
+		slog.Int("suppressed", suppressed))...)
 }
 
 // logLimit lets ten lines a minute pass.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -22,11 +23,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -148,6 +151,7 @@ func TestTheRawQueryIsReadAsMidasWritesIt(t *testing.T) {
 		{"a stray % is itself", "a=100%&b=%zz&c=%4&d=%&e=%%41&sig=s", []string{"a", "b", "c", "d", "e", "sig"}, []string{"100%", "%zz", "%4", "%", "%A", "s"}},
 		{"escapes of either case", "a=%e5%89%91%E5%89%91&sig=s", []string{"a", "sig"}, []string{"剑剑", "s"}},
 		{"escaped separators are data", "a=1%26b%3D2&sig=s", []string{"a", "sig"}, []string{"1&b=2", "s"}},
+		{"hex digits that are letters", "a=%4a%4A%6f&sig=s", []string{"a", "sig"}, []string{"JJo", "s"}},
 		{"a plus is a blank", "a=1+2%2B3&sig=s", []string{"a", "sig"}, []string{"1 2+3", "s"}},
 		{"names are decoded", "%61=1&%73ig=s", []string{"a", "sig"}, []string{"1", "s"}},
 		{"names in byte order", "b=1&B=2&a_=3&a.=4&a-=5&sig=s", []string{"B", "a-", "a.", "a_", "b", "sig"}, []string{"2", "5", "4", "3", "1", "s"}},
@@ -213,7 +217,7 @@ func TestACallbackSignedForSomethingElseIsRefused(t *testing.T) {
 			_, err = callbackClient(t).ParseDeliveryQuery(q.Encode())
 		}
 		require.ErrorIs(t, err, midas.ErrSignature, what)
-		require.ErrorContains(t, err, "DeliveryPath is the registered path", what)
+		require.ErrorContains(t, err, "DeliveryPath, /pay/notify, is the registered path", what)
 		require.Equal(t, midas.Reply{Ret: 4, Msg: "bad_parameter:sig"}, midas.ReplyTo(err))
 	}
 }
@@ -462,6 +466,9 @@ func TestReplies(t *testing.T) {
 		{&midas.ParamError{Param: "<b>"}, `{"ret":4,"msg":"bad_parameter"}`},
 		{midas.ErrSignature, `{"ret":4,"msg":"bad_parameter:sig"}`},
 		{&midas.Error{Ret: 1018}, `{"ret":1,"msg":"system_busy"}`},
+		{&midas.Error{Ret: 1001, Msg: "sig error"}, `{"ret":1,"msg":"system_busy"}`}, // of an order, not of the callback
+		{(*midas.ParamError)(nil), `{"ret":1,"msg":"system_busy"}`},                  // no nil: an error with a nil in it
+		{(*midas.Error)(nil), `{"ret":1,"msg":"system_busy"}`},
 	} {
 		reply := midas.ReplyTo(test.err)
 		require.Equal(t, test.want, reply.String())
@@ -503,6 +510,8 @@ func TestEveryGETIsAnsweredWithTheExactBytes(t *testing.T) {
 		{"bad parameter", signed(nil), func(context.Context, *midas.Delivery) error { return &midas.ParamError{Param: "payitem"} }, `{"ret":4,"msg":"bad_parameter:payitem"}`},
 		{"panic", signed(nil), func(context.Context, *midas.Delivery) error { panic("x") }, `{"ret":1,"msg":"system_busy"}`},
 		{"abort", signed(nil), func(context.Context, *midas.Delivery) error { panic(http.ErrAbortHandler) }, `{"ret":1,"msg":"system_busy"}`},
+		{"an error that is a nil pointer", signed(nil), func(context.Context, *midas.Delivery) error { var p *midas.ParamError; return p }, `{"ret":1,"msg":"system_busy"}`},
+		{"an error whose text panics", signed(nil), func(context.Context, *midas.Delivery) error { return (*panickyError)(nil) }, `{"ret":1,"msg":"system_busy"}`},
 		{"forged", signed(nil) + "x", nil, `{"ret":4,"msg":"bad_parameter:sig"}`},
 		{"another app's", signed(map[string]string{"appid": "7"}), nil, `{"ret":4,"msg":"bad_parameter:appid"}`},
 	} {
@@ -512,9 +521,107 @@ func TestEveryGETIsAnsweredWithTheExactBytes(t *testing.T) {
 		w := serve(callbackClient(t).DeliveryHandler(test.deliver), "GET", test.query)
 		require.Equal(t, 200, w.Code, test.what)
 		require.Equal(t, test.want, w.Body.String(), test.what)
-		require.Equal(t, strconv.Itoa(len(test.want)), w.Header().Get("Content-Length"), test.what)
+		require.Equal(t, http.Header{
+			"Content-Length": {strconv.Itoa(len(test.want))}, "Content-Type": {"application/json"}, "Cache-Control": {"no-store"},
+		}, w.Result().Header, test.what)
 	}
 }
+
+type panickyError struct{ text string }
+
+func (e *panickyError) Error() string { return e.text }
+
+// With GODEBUG=panicnil=1, which some old programs need, recover returns nil for panic(nil).
+func TestAPanicWithNilIsNoSuccess(t *testing.T) {
+	t.Setenv("GODEBUG", "panicnil=1")
+	h := callbackClient(t).DeliveryHandler(func(context.Context, *midas.Delivery) error { panic(nil) })
+	require.Equal(t, `{"ret":1,"msg":"system_busy"}`, serve(h, "GET", signed(nil)).Body.String())
+}
+
+// A log may block: on a pipe, a full disk, a collector. Midas waits for two seconds only.
+func TestTheAnswerDoesNotWaitForTheLog(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{signed(nil): `{"ret":0,"msg":"OK"}`, "": `{"ret":4,"msg":"bad_parameter:sig"}`} {
+		logging, release := make(chan bool), make(chan bool)
+		c := callbackClient(t, func(cfg *midas.Config) {
+			cfg.Logger = slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+				close(logging)
+				<-release
+				return len(p), nil
+			}), nil))
+		})
+		srv := httptest.NewServer(c.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }))
+		resp, err := http.Get(srv.URL + "/pay/notify?" + query)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, want, string(body))
+		<-logging
+		close(release)
+		srv.Close()
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// The DeliverFunc and the timer end at the same moment, over and over: each success is either
+// answered or logged as unanswered.
+func TestASuccessAtTheLastMomentIsNeverLost(t *testing.T) {
+	t.Parallel()
+	outcomes := map[string]int{}
+	for range 400 {
+		synctest.Test(t, func(t *testing.T) {
+			var log journal
+			c := callbackClient(t, log.attach)
+			h := c.DeliveryHandler(func(context.Context, *midas.Delivery) error { time.Sleep(1800 * time.Millisecond); return nil })
+			body := serve(h, "GET", signed(nil)).Body.String()
+			require.NoError(t, c.Wait(t.Context()))
+			late := strings.Contains(log.String(), "reconcile")
+			require.Equal(t, body == `{"ret":0,"msg":"OK"}`, !late, "answered %s, late %v", body, late)
+			outcomes[body]++
+		})
+	}
+	require.Len(t, outcomes, 2, "both happen: %v", outcomes)
+}
+
+func TestADeliverFuncMayChangeItsDelivery(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log journal
+		c := callbackClient(t, log.attach)
+		h := c.DeliveryHandler(func(_ context.Context, d *midas.Delivery) error {
+			for range 5 {
+				d.BillNo, d.OpenID = d.BillNo+"x", "x"
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		serve(h, "GET", signed(nil))
+		require.NoError(t, c.Wait(t.Context()))
+		lines := log.lines(t)
+		require.Len(t, lines, 2)
+		for _, line := range lines {
+			require.Equal(t, "-APPDJ0-1", line["billno"])
+			require.Equal(t, "o_TE…", line["openid"])
+		}
+	})
+}
+
+func TestAnAnswerThatCannotBeSentIsLogged(t *testing.T) {
+	t.Parallel()
+	var log journal
+	h := callbackClient(t, log.attach).DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil })
+	h.ServeHTTP(brokenWriter{httptest.NewRecorder()}, httptest.NewRequest("GET", "/pay/notify?"+signed(nil), nil))
+	lines := log.lines(t)
+	require.Len(t, lines, 2)
+	require.Contains(t, lines[1]["msg"], "delivered after Midas hung up")
+}
+
+type brokenWriter struct{ http.ResponseWriter }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 
 func TestOtherMethodsGet405AndNoBody(t *testing.T) {
 	t.Parallel()
@@ -679,6 +786,7 @@ func TestADeliveryAfterMidasHungUpIsLogged(t *testing.T) {
 	h := callbackClient(t, log.attach).DeliveryHandler(func(ctx context.Context, d *midas.Delivery) error {
 		hangUp()
 		<-ctx.Done()
+		assert.ErrorIs(t, ctx.Err(), context.Canceled, "at once, not at the time limit")
 		return nil // the commit was through already
 	})
 	r := httptest.NewRequest("GET", "/pay/notify?"+signed(nil), nil).WithContext(ctx)
@@ -742,9 +850,9 @@ func TestEachCallbackIsLoggedOnce(t *testing.T) {
 		"INFO delivered -APPDJ0-1 o_TE… 0 <nil>",
 		"WARN not delivered -APPDJ0-1 o_TE… 3 token not found",
 		"ERROR failed -APPDJ0-1 o_TE… 1 disk full",
-		"WARN refused <nil> <nil> <nil> midas: callback: signature not verified: check the pay key, its environment, and that DeliveryPath is the registered path",
+		"WARN refused <nil> <nil> <nil> signature not verified: check the pay key, its environment, and that DeliveryPath, /pay/notify, is the registered path",
 		"WARN refused <nil> <nil> <nil> signature not verified: method is not GET",
-		"WARN refused <nil> <nil> <nil> midas: callback: parameter amt: not a number from 0 to 9223372036854775807",
+		"WARN refused -APPDJ0-1 o_TE… <nil> parameter amt: not a number from 0 to 9223372036854775807",
 	}, got)
 }
 
@@ -779,6 +887,8 @@ func TestAFloodOfForgeriesDoesNotFillADisk(t *testing.T) {
 		lines := log.lines(t)
 		require.Len(t, lines, 13)
 		require.EqualValues(t, 990, lines[12]["suppressed"])
+		serve(h, "GET", signed(nil)+"x")
+		require.EqualValues(t, 0, log.lines(t)[13]["suppressed"], "counted once")
 	})
 }
 

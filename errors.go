@@ -65,15 +65,18 @@ func (e *Error) hint() string {
 	case e.Is(ErrPermission):
 		return "no permission: are gateway, offer id and pay key of the same environment, sandbox or live?"
 	case e.Is(ErrLoginExpired):
-		return "login expired: let the app log in again"
+		return "login expired: let the app log in again; on YSDK a QQ player's OpenKey is the value called pay_token"
 	}
 	return ""
 }
 
-var aboutSig = regexp.MustCompile(`(?i)\bsig`)
+var aboutSig = regexp.MustCompile(`(?i)\bsig(nature)?\b`)
 
 // Is makes errors.Is(err, ErrLoginExpired) and its like work.
 func (e *Error) Is(target error) bool {
+	if e == nil {
+		return false
+	}
 	switch target {
 	case ErrSignature:
 		return e.Ret == 1001 && aboutSig.MatchString(e.Msg)

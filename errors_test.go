@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"html/template"
 	"io"
 	"log/slog"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -102,6 +104,9 @@ func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 				"LOWER", strings.ToLower(url.QueryEscape(sig))+" "+lowerEscapes(raw),
 				"VALUES", strings.Join([]string{sig, q.Get("openkey"), q.Get("pfkey"), q.Get("pay_token"), q.Get("sp_info"), secrets["pay key"]}, " | "),
 				"JSONED", strings.ReplaceAll(string(inJSON), "/", `\/`),
+				"TEMPLATE", template.HTMLEscapeString(sig+q.Get("openkey")), // "+" as &#43;
+				"ENTITIES", entities(sig+q.Get("openkey")+secrets["pay key"]),
+				"BLANKS", strings.ReplaceAll(sig+q.Get("openkey"), "+", " "),
 				"ESCAPED", html.EscapeString(q.Get("openkey"))+" "+url.QueryEscape(q.Get("pfkey"))+" "+url.PathEscape(q.Get("pay_token")),
 			).Replace(format)
 			if status := r.Header.Get("X-Status"); status != "" {
@@ -112,9 +117,9 @@ func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 	}
 	sigs := map[string]bool{}
 	for _, format := range []string{
-		"<a href=\"URL\">", "<p>HTML</p>", "TWICE", "LOWER", "VALUES", "JSONED", "ESCAPED",
+		"<a href=\"URL\">", "<p>HTML</p>", "TWICE", "LOWER", "VALUES", "JSONED", "ESCAPED", "TEMPLATE", "ENTITIES", "BLANKS",
 		`{"ret":1001,"msg":"VALUES"}`, `{"ret":1001,"msg":"source: TWICE","err_code":"LOWER"}`, `{"ret":1001,"msg":JSONED}`,
-		"openkey=SECRET", "openkey: 'SECRET", "sig%3DSECRET", // cut off in the middle of a value
+		"openkey=SECRET", "openkey: 'SECRET", "sig%3DSECRET", "<openkey>SECRET", // cut off in the middle of a value
 	} {
 		for _, status := range []string{"", "502"} {
 			g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
@@ -153,8 +158,10 @@ func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 		})}
 		_, err := newClient(t, cfg).CreateOrder(t.Context(), secretOrder())
 		require.Error(t, err)
-		texts = append(texts, err.Error(), fmt.Sprintf("%+v", err)) // not its cause: that is the transport's own text
 		requireNoURLError(t, err)
+		for ; err != nil; err = errors.Unwrap(err) {
+			texts = append(texts, faces(err)...)
+		}
 	}
 
 	// Orders that are not sent.
@@ -222,6 +229,19 @@ func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 	}
 }
 
+// entities writes every character but letters as a hexadecimal HTML entity.
+func entities(s string) string {
+	var b strings.Builder
+	for _, c := range s {
+		if c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+			b.WriteRune(c)
+		} else {
+			fmt.Fprintf(&b, "&#x%X;", c)
+		}
+	}
+	return b.String()
+}
+
 func signedWith(key string) string {
 	params, _ := url.ParseQuery(signed(nil))
 	params.Set("sig", midas.SignCallback("GET", "/pay/notify", params, key))
@@ -264,6 +284,9 @@ func TestWhatHoldsSecretsDoesNotPrintThem(t *testing.T) {
 		}
 	}
 
+	// testify prints what differs with all pointers followed and all methods off.
+	require.NotContains(t, spewed(c), "SECRET")
+
 	// What is no secret is still there to be read.
 	require.Contains(t, fmt.Sprint(cfg), testAppID)
 	require.Contains(t, fmt.Sprint(c), "/pay/notify")
@@ -271,9 +294,31 @@ func TestWhatHoldsSecretsDoesNotPrintThem(t *testing.T) {
 	inJSON, err := json.Marshal(req)
 	require.NoError(t, err)
 	require.Contains(t, string(inJSON), `"OpenKey":"[redacted]"`)
-	require.Contains(t, string(inJSON), `"payitem`[:1]+`OpenID":"o_TEST-openid"`)
+	require.Contains(t, string(inJSON), `"OpenID":"o_TEST-openid"`)
 	require.Equal(t, secrets["openkey"], req.OpenKey, "printing changes nothing")
 	require.Equal(t, secrets["extra"], req.Extra.Get("sp_info"))
+}
+
+// spewed returns how testify shows v in a failure.
+func spewed(v any) string {
+	var failure recorder
+	assert.Equal(&failure, nil, v)
+	return failure.text
+}
+
+type recorder struct{ text string }
+
+func (r *recorder) Errorf(format string, args ...any) { r.text += fmt.Sprintf(format, args...) }
+
+func TestShortSecretsDoNotGarbleTheDiagnosis(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, answering(`{"ret":1018,"msg":"who are you, openkey=1","err_code":"1018--2-20"}`))
+	req := goldenOrder()
+	req.Login, req.OpenKey = midas.Guest, "1"
+	_, err := g.client(t).CreateOrder(t.Context(), req)
+	var refused *midas.Error
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, midas.Error{Ret: 1018, Msg: "who are you, openkey=[redacted]", Code: "1018--2-20"}, *refused)
 }
 
 func TestARefusalIsLoggedAsAGroup(t *testing.T) {
@@ -286,7 +331,7 @@ func TestARefusalIsLoggedAsAGroup(t *testing.T) {
 func TestErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]string{
-		&midas.Error{Ret: 1018, Msg: "x", Code: "1018--2-20"}: `midas refused: ret 1018 (login expired: let the app log in again): "x", err_code "1018--2-20"`,
+		&midas.Error{Ret: 1018, Msg: "x", Code: "1018--2-20"}: `midas refused: ret 1018 (login expired: let the app log in again; on YSDK a QQ player's OpenKey is the value called pay_token): "x", err_code "1018--2-20"`,
 		&midas.Error{Ret: 7}: `midas refused: ret 7`,
 		&midas.ResponseError{StatusCode: 502, Reason: "want status 200"}:            `no usable answer (HTTP status 502): want status 200`,
 		&midas.ResponseError{StatusCode: 200, Reason: "r", Excerpt: "<html>\n\x00"}: `no usable answer (HTTP status 200): r: "<html>\n\x00"`,

@@ -53,6 +53,6 @@ func ExampleConfig_logger() {
 	}
 	// Output:
 	// level=WARN msg="midas: call failed, trying again" api=/mpay/buy_goods_m try=1 error="no usable answer (HTTP status 502): want status 200: \"upstream is down\""
-	// level=INFO msg="midas: callback" billno=-APPDJSX18246-20140401-1206311492 openid=F116… ret=0 outcome=delivered
-	// level=WARN msg="midas: callback" outcome=refused error="midas: callback: signature not verified: check the pay key, its environment, and that DeliveryPath is the registered path" remote=192.0.2.1:1234 suppressed=0
+	// level=INFO msg="midas: callback" billno=-APPDJSX18246-20140401-1206311492 openid=F116… outcome=delivered ret=0
+	// level=WARN msg="midas: callback" outcome=refused error="signature not verified: check the pay key, its environment, and that DeliveryPath, /pay/mt.php, is the registered path" path=/pay/mt.php remote=192.0.2.1:1234 suppressed=0
 }

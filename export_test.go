@@ -14,7 +14,7 @@ func DecodeOrderAnswer(body []byte) (ret int, token, urlParams string, err error
 	if err != nil {
 		return 0, "", "", err
 	}
-	return int(*answer.Ret), answer.Token, answer.URLParams, nil
+	return int(*answer.Ret), string(answer.Token), string(answer.URLParams), nil
 }
 
 // SplitQuery returns a raw query's parameters in signing order.
@@ -28,7 +28,7 @@ func SplitQuery(rawQuery string, plus byte) (names, values []string, err error) 
 
 // Verify reports whether a raw query is verified, for a path that New would not take.
 func Verify(rawQuery, path, appKey string) bool {
-	c := &Client{cfg: Config{DeliveryPath: path}, appKey: &appKey}
+	c := &Client{cfg: Config{DeliveryPath: path}, appKey: func() string { return appKey }}
 	_, err := c.verify(nil, rawQuery)
 	return err == nil
 }

@@ -16,7 +16,7 @@
 // payment may come twice, at once or much later: (OpenID, BillNo) is its
 // identity, and granting must happen once for it. For other HTTP stacks there are
 // [Client.ParseDeliveryQuery] and [ReplyTo]. A [Delivery] that was not verified
-// cannot be had.
+// is never returned.
 //
 // # Money
 //
@@ -62,6 +62,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Defaults of Config, and limits.
@@ -150,8 +151,8 @@ type Config struct {
 // A Client talks to Midas for one app in one environment. Make one with [New] and
 // share it: it is safe for use by multiple goroutines. It holds nothing to close.
 type Client struct {
-	cfg       Config  // every default filled in; without AppKey
-	appKey    *string // a pointer, since fmt prints what is in a Client's unexported fields but not what they point to
+	cfg       Config        // every default filled in; without AppKey
+	appKey    func() string // a func, since what prints a Client's unexported fields does not call one
 	http      *http.Client
 	running   *running
 	forged    *logLimit
@@ -167,7 +168,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg:       cfg,
-		appKey:    &cfg.AppKey,
+		appKey:    func() string { return cfg.AppKey },
 		http:      quietHTTPClient(cfg.HTTPClient),
 		running:   new(running),
 		forged:    new(logLimit),
@@ -209,21 +210,19 @@ func (cfg Config) withDefaults() Config {
 func (cfg Config) validate() error {
 	var errs []error
 	refuse := func(field, reason string) { errs = append(errs, &ConfigError{field, reason}) }
-	const whitespace = " \t\r\n\v\f\u00a0\ufeff"
-
 	switch {
 	case cfg.AppID == "":
 		refuse("AppID", "empty: set the offer id")
-	case strings.ContainsAny(cfg.AppID, whitespace):
-		refuse("AppID", "holds whitespace: was it copied with a blank or a line end?")
+	case badlyCopied(cfg.AppID):
+		refuse("AppID", "holds whitespace, an invisible character or quotes: was it copied with something around it?")
 	}
 	switch {
 	case cfg.AppKey == "":
 		refuse("AppKey", "empty: set the pay key of this environment")
 	case strings.HasSuffix(cfg.AppKey, "&"):
 		refuse("AppKey", `ends in "&": leave the "&" out, it is added when signing`)
-	case strings.ContainsAny(cfg.AppKey, whitespace):
-		refuse("AppKey", "holds whitespace: was it copied with a blank or a line end?")
+	case badlyCopied(cfg.AppKey):
+		refuse("AppKey", "holds whitespace, an invisible character or quotes: was it copied with something around it?")
 	}
 	if reason := cfg.Gateway.wrong(); reason != "" {
 		refuse("Gateway", reason)
@@ -241,12 +240,19 @@ func (cfg Config) validate() error {
 		refuse("RetryDelay", "negative, or over a minute")
 	}
 	if cfg.DeliverTimeout < 0 || cfg.DeliverTimeout > cfg.AnswerTimeout {
-		refuse("DeliverTimeout", "negative, or above AnswerTimeout")
+		refuse("DeliverTimeout", fmt.Sprintf("%s is negative, or above AnswerTimeout, which is %s", cfg.DeliverTimeout, cfg.AnswerTimeout))
 	}
 	if cfg.AnswerTimeout < 0 || cfg.AnswerTimeout >= midasPatience {
 		refuse("AnswerTimeout", "negative, or not below the 2s that Midas waits")
 	}
 	return errors.Join(errs...)
+}
+
+// badlyCopied reports whether a value holds what a copy from a page brings along.
+func badlyCopied(s string) bool {
+	const quotes = "\"'“”"
+	return strings.Trim(s, quotes) != s ||
+		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
 }
 
 // wrong says what is wrong with g, or "".
@@ -260,7 +266,7 @@ func (g Gateway) wrong() string {
 		return `BaseURL is not of the form "https://host"`
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
 		return "BaseURL holds a user, a query or a fragment"
-	case strings.HasSuffix(u.Path, "/buy_goods_m"):
+	case strings.HasSuffix(u.Path, buyGoods), strings.HasSuffix(u.Path, "/mpay"):
 		return `BaseURL goes too far: leave "/mpay/buy_goods_m" out`
 	}
 	for _, prefix := range []string{g.SignPrefix, g.OrgLocPrefix} {
@@ -284,11 +290,10 @@ func wrongDeliveryPath(path string) string {
 		return `does not begin with "/"`
 	case strings.ContainsAny(path, "?#"):
 		return "holds a query or a fragment: register the URL without it"
-	}
-	for i := 0; i < len(path); i++ {
-		if b := path[i]; b == '%' || b <= ' ' || b >= 0x7f {
-			return "holds a byte that is escaped in a URL: register a plain ASCII path"
-		}
+	case (&url.URL{Path: path}).EscapedPath() != path:
+		return "holds a character that is escaped in a URL: register a plain ASCII path"
+	case strings.HasSuffix(path, buyGoods):
+		return "is the path of orders: callbacks are signed for the path of your own delivery URL"
 	}
 	return ""
 }
@@ -348,8 +353,8 @@ func (c *Client) get(ctx context.Context, api string, params url.Values, login L
 		delay -= rand.N(delay/2 + 1)
 		c.cfg.Logger.WarnContext(ctx, "midas: call failed, trying again",
 			"api", api, "try", try+1, "error", err.Error(), "delay", delay)
-		if err := sleep(ctx, delay); err != nil {
-			return nil, err
+		if ended := sleep(ctx, delay); ended != nil {
+			return nil, fmt.Errorf("%w; the last try: %w", ended, err)
 		}
 	}
 }
@@ -375,7 +380,7 @@ func worthRetrying(err error) bool {
 	}
 	var respErr *ResponseError
 	if errors.As(err, &respErr) {
-		cutOff := respErr.cause != nil
+		cutOff := respErr.cause != nil && respErr.StatusCode == http.StatusOK
 		return cutOff || respErr.StatusCode >= 500 || respErr.StatusCode == http.StatusTooManyRequests
 	}
 	return true // no answer at all
@@ -421,7 +426,7 @@ func (c *Client) try(ctx context.Context, api string, params url.Values, login L
 func (c *Client) signedURL(api string, values url.Values, now time.Time) (signed, sig string) {
 	params := append(collect(make([]param, 0, usualParams), values), param{"ts", strconv.FormatInt(now.Unix(), 10)})
 	sortParams(params)
-	sig = signSorted(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, *c.appKey, &requestValue)
+	sig = signSorted(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, c.appKey(), &requestValue)
 	withBuffer(func(u []byte) []byte {
 		u = append(u, c.cfg.Gateway.BaseURL...)
 		u = append(append(u, api...), '?')
@@ -438,7 +443,7 @@ func (c *Client) signedURL(api string, values url.Values, now time.Time) (signed
 
 // secretsOf returns what must not be repeated of a call.
 func (c *Client) secretsOf(params url.Values, sig string) []string {
-	secrets := []string{*c.appKey, sig}
+	secrets := []string{c.appKey(), sig}
 	for name, values := range params {
 		// Beyond the table, anything long enough to be told from ordinary text may be secret.
 		if slices.Contains(secretParams, name) || !orderParamNames[name] && len(values[0]) >= 8 {
@@ -456,7 +461,10 @@ type fault struct {
 }
 
 func (f *fault) Error() string { return f.text }
-func (f *fault) Unwrap() error { return f.cause }
+
+// Is and As match the cause. Unwrap would hand it out, and its own text may repeat a secret.
+func (f *fault) Is(target error) bool { return errors.Is(f.cause, target) }
+func (f *fault) As(target any) bool   { return errors.As(f.cause, target) }
 
 func faultOf(err error, redact func(string) string) error {
 	var urlErr *url.Error

@@ -132,8 +132,8 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 		}
 	}
 	return &Order{
-		Token:     answer.Token,
-		URLParams: answer.URLParams,
+		Token:     string(answer.Token),
+		URLParams: string(answer.URLParams),
 		Attach:    string(answer.Attach),
 		Expires:   resp.sent.Add(TokenLifetime),
 	}, nil
@@ -385,8 +385,8 @@ type orderAnswer struct {
 	Ret       *retCode `json:"ret"`
 	Msg       anyText  `json:"msg"`
 	Code      anyText  `json:"err_code"`
-	Token     string   `json:"token"`
-	URLParams string   `json:"url_params"`
+	Token     onlyText `json:"token"`
+	URLParams onlyText `json:"url_params"`
 	Attach    anyText  `json:"attach"`
 }
 
@@ -403,8 +403,8 @@ func decodeOrderAnswer(body []byte) (*orderAnswer, error) {
 		return nil, fmt.Errorf("it has no ret")
 	case *answer.Ret == 0 && (answer.Token == "" || answer.URLParams == ""):
 		return nil, fmt.Errorf("ret is 0, but token or url_params is missing")
-	case *answer.Ret == 0 && !utf8.Valid(body):
-		return nil, fmt.Errorf("it is not UTF-8, so url_params cannot be handed on as received")
+	case *answer.Ret == 0 && strings.ContainsRune(string(answer.Token+answer.URLParams), utf8.RuneError):
+		return nil, fmt.Errorf("url_params is not UTF-8, so it cannot be handed on as received")
 	}
 	return &answer, nil
 }
@@ -431,4 +431,14 @@ func (t *anyText) UnmarshalJSON(data []byte) error {
 		*t = anyText(data)
 	}
 	return nil
+}
+
+// onlyText is a string; anything else, which refusals may come with, is as if it were absent.
+type onlyText string
+
+func (t *onlyText) UnmarshalJSON(data []byte) error {
+	if data[0] != '"' {
+		return nil
+	}
+	return json.Unmarshal(data, (*string)(t))
 }

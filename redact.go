@@ -1,14 +1,11 @@
 package midas
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
-	"html"
 	"log/slog"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -106,48 +103,49 @@ var (
 	// a "?", or pairs joined by "&".
 	queryInText = regexp.MustCompile(`(\?|%3[Ff])[^\s"'<>]+|[\w.%+*-]+(?:=|%3[Dd]|%253[Dd])[^\s"'<>]*(?:&|%26|%2526)[^\s"'<>]*`)
 	// secretInText is a secret parameter in some other notation, perhaps cut short.
-	secretInText = regexp.MustCompile(`(?i)\b((?:openkey|pfkey|pay_token|sig)(?:"|'|&quot;|\\")?(?:\s*[:=]\s*|%3D|%253D|&#61;)(?:"|'|&quot;|\\")?)[^\s"'<>&,]+`)
+	secretInText = regexp.MustCompile(`(?i)\b((?:openkey|pfkey|pay_token|sig)(?:"|'|&quot;|\\")?(?:\s*[:=>]\s*|%3D|%253D|&#61;)(?:"|'|&quot;|\\")?)[^\s"'<>&,]+`)
 )
 
-// redact masks in text from outside every secret, raw and in the escaped forms
-// in which proxies and servers repeat a URL, and anything that looks like its query.
+// shortSecret is a length below which a value cannot be told from ordinary text: a guest's
+// openkey may be "1", and Midas's err_code would be gone.
+const shortSecret = 4
+
+// redact masks in text from outside every secret, in whatever notation a proxy or a server
+// repeats it, and anything that looks like the query of a URL.
 func redact(text string, secrets []string) string {
-	var forms []string
 	for _, secret := range secrets {
-		if secret != "" {
-			forms = append(forms, escapedForms(secret)...)
+		if len(secret) >= shortSecret {
+			text = regexp.MustCompile(anyNotation(secret)).ReplaceAllLiteralString(text, redacted)
 		}
 	}
-	// A form may begin with another one; Replacer tries them in order.
-	slices.SortFunc(forms, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
-	pairs := make([]string, 0, 2*len(forms))
-	for _, form := range forms {
-		pairs = append(pairs, form, redacted)
-	}
-	text = strings.NewReplacer(pairs...).Replace(text)
 	text = queryInText.ReplaceAllString(text, "${1}"+redacted)
 	return secretInText.ReplaceAllString(text, "${1}"+redacted)
 }
 
-// escapedForms returns the ways in which s may come back: as it is,
-// percent-encoded once and twice, in either case, as HTML and as JSON.
-func escapedForms(s string) []string {
-	once := string(requestValue.append(nil, s))
-	twice := string(requestValue.append(nil, once))
-	query, path := url.QueryEscape(s), url.PathEscape(s)
-	quoted, _ := json.Marshal(s) // a string always marshals; < > & become \u003c …
-	inJSON := strings.Trim(string(quoted), `"`)
-	forms := []string{
-		s, once, lowerHex(once), twice, lowerHex(twice), query, lowerHex(query), path, lowerHex(path),
-		html.EscapeString(s), inJSON, strings.ReplaceAll(s, "/", `\/`), strings.ReplaceAll(inJSON, "/", `\/`),
+// anyNotation returns a pattern for s in which each character may stand as it is, be
+// percent-encoded once or twice, be an HTML entity, or be escaped as in JSON.
+func anyNotation(s string) string {
+	var b strings.Builder
+	for _, c := range s {
+		raw := regexp.QuoteMeta(string(c))
+		if c < utf8.RuneSelf && alphanumeric(byte(c)) {
+			b.WriteString(raw)
+			continue
+		}
+		percent := ""
+		for _, octet := range []byte(string(c)) {
+			percent += fmt.Sprintf(`%%(?:25)?%02x`, octet)
+		}
+		fmt.Fprintf(&b, `(?:\\?%s|(?i:%s|&#0*%d;|&#x0*%x;|\\u%04x)`, raw, percent, c, c, c)
+		for entity, char := range map[string]rune{"&amp;": '&', "&lt;": '<', "&gt;": '>', "&quot;": '"', "&apos;": '\'', " ": '+', `\+`: ' '} {
+			if c == char {
+				b.WriteString("|" + entity)
+			}
+		}
+		b.WriteString(")")
 	}
-	slices.Sort(forms)
-	return slices.Compact(forms)
+	return b.String()
 }
-
-var percentEncoded = regexp.MustCompile(`%[0-9A-F]{2}`)
-
-func lowerHex(s string) string { return percentEncoded.ReplaceAllStringFunc(s, strings.ToLower) }
 
 // excerptBytes is how much of an unusable answer an error shows.
 const excerptBytes = 200

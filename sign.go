@@ -154,19 +154,11 @@ func sortParams(params []param) {
 		}
 		return strings.Compare(params[a.index].name, params[b.index].name)
 	})
-	for i := range keys { // what belongs at i is at keys[i].index: follow each such cycle round to its start
-		first := params[i]
-		for to := i; ; {
-			from := keys[to].index
-			keys[to].index = to
-			if from == i {
-				params[to] = first
-				break
-			}
-			params[to] = params[from]
-			to = from
-		}
+	sorted := slices.Grow(make([]param, 0, usualParams), len(params))
+	for _, k := range keys {
+		sorted = append(sorted, params[k.index])
 	}
+	copy(params, sorted)
 }
 
 // appendBase appends the base string of sorted parameters to dst: the method,

@@ -104,6 +104,16 @@ func TestWhatIsSigned(t *testing.T) {
 	require.Equal(t, "POST&&", BaseString("POST", "", nil))
 }
 
+// Names that agree in their first eight bytes, as paychannel and paychannelsubid do. Base
+// string and sig were made with PHP.
+func TestNamesWithALongCommonBeginningAreSorted(t *testing.T) {
+	t.Parallel()
+	params := url.Values{"paychannelsubid": {"1"}, "paychannel": {"wechat"}, "pay_x": {"-"}, "paychann": {"a"}, "paychanm": {"b"}, "billno": {"-APPDJ0-1"}}
+	require.Equal(t, "GET&%2Fpay%2Fnotify&billno%3D%252DAPPDJ0%252D1%26pay_x%3D%252D%26paychanm%3Db%26paychann%3Da%26paychannel%3Dwechat%26paychannelsubid%3D1",
+		CallbackBaseString("GET", "/pay/notify", params))
+	require.Equal(t, "IZlWFIVwXHsoFiNAgWGI3nl5+cc=", SignCallback("GET", "/pay/notify", params, "test-pay-key"))
+}
+
 // More parameters than fit on the stack, several keys at once: the pools must not mix them up.
 func TestSignaturesAreTheSameFromManyGoroutines(t *testing.T) {
 	t.Parallel()
