@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,41 +21,44 @@ import (
 
 // The examples and tests of this file are what the pages in docs show.
 
-// Each payment once, on the game's own database. Package dbtest in midassql has it on SQLite.
-func Example_exactlyOnce() {
-	setUp := func(ctx context.Context, db *sql.DB, client *midas.Client, mux *http.ServeMux) (*midassql.Store, error) {
-		store, err := midassql.New(db, midassql.PostgreSQL, midassql.Options{}) // or MySQL, SQLite
-		if err != nil {
-			return nil, err
-		}
-		if err := store.Migrate(ctx); err != nil { // two tables; or run the files in midassql/schema yourself
-			return nil, err
-		}
-		deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
-			for _, item := range d.Items {
-				_, err := tx.ExecContext(ctx, "INSERT INTO player_items (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)",
-					d.OpenID, d.BillNo, item.ID, item.Quantity)
-				if err != nil {
-					return err // rolls everything back, and Midas gets ret 1
-				}
+// openStore mounts a delivery callback that grants each payment once, on the game's own database.
+func openStore(ctx context.Context, db *sql.DB, client *midas.Client, mux *http.ServeMux) (*midassql.Store, error) {
+	store, err := midassql.New(db, midassql.PostgreSQL, midassql.Options{}) // or MySQL, SQLite
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Migrate(ctx); err != nil { // two tables; or run the files in midassql/schema yourself
+		return nil, err
+	}
+	deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+		for _, item := range d.Items {
+			_, err := tx.ExecContext(ctx, "INSERT INTO player_items (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)",
+				d.OpenID, d.BillNo, item.ID, item.Quantity)
+			if err != nil {
+				return err // rolls everything back, and Midas gets ret 1
 			}
-			return nil
-		})
-		mux.Handle("/pay/notify", client.DeliveryHandler(deliver))
-		return store, nil
-	}
+		}
+		return nil
+	})
+	mux.Handle("/pay/notify", client.DeliveryHandler(deliver))
+	return store, nil
+}
 
-	placeOrder := func(ctx context.Context, client *midas.Client, store *midassql.Store, req midas.OrderRequest) (*midas.Order, error) {
-		order, err := client.CreateOrder(ctx, req)
-		if err != nil {
-			return nil, err
-		}
-		if err := store.SaveOrder(ctx, req, order); err != nil {
-			return nil, err // the app does not get this order; it asks for another one
-		}
-		return order, nil // now, and not before, it goes to the app
+// placeOrder returns an order that is stored: only such a one may go to the app.
+func placeOrder(ctx context.Context, client *midas.Client, store *midassql.Store, req midas.OrderRequest) (*midas.Order, error) {
+	order, err := client.CreateOrder(ctx, req)
+	if err != nil {
+		return nil, err
 	}
-	_, _ = setUp, placeOrder
+	if err := store.SaveOrder(ctx, req, order); err != nil {
+		return nil, err // the app gets no order, and asks for another one
+	}
+	return order, nil
+}
+
+// The example in midassql/dbtest does the same on SQLite and has an output.
+func Example_exactlyOnce() {
+	_, _ = openStore, placeOrder
 }
 
 // What SnsSigCheck::makeSig does. The request is one of Tencent's documentation.
@@ -228,4 +232,59 @@ func TestRecipeSlowDatabase(t *testing.T) {
 		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, string(receipt.Body))
 		require.Equal(t, 1500*time.Millisecond, receipt.Took) // of the bubble's time
 	})
+}
+
+// A genuine callback for two items, and what stands before a handler that makes it fail.
+func TestPitfallQueryThatWentThroughAParser(t *testing.T) {
+	t.Parallel()
+	fake, client := openMidas(t, midastest.Config{}, grantNothing)
+	two := gems
+	two.Items = []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}, {ID: "sword", Price: 180, Quantity: 1}}
+	rawQuery, err := fake.Callback(fake.AppOrder(two))
+	require.NoError(t, err)
+	rawQuery = strings.Replace(rawQuery, "%3B", ";", 1) // the same parameters, in a query that Midas may send
+	handler := client.DeliveryHandler(grantNothing)
+
+	for name, test := range map[string]struct {
+		middleware func(*http.Request)
+		ret        int
+	}{
+		"nothing":                        {func(*http.Request) {}, 0},
+		"reading":                        {func(r *http.Request) { _ = r.FormValue("openid") }, 0},
+		"parsed and written anew":        {func(r *http.Request) { r.URL.RawQuery = r.URL.Query().Encode() }, 4},
+		"a gateway's parameter":          {func(r *http.Request) { r.URL.RawQuery += "&gateway=1" }, 4},
+		"encoded twice":                  {func(r *http.Request) { r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "%2A", "%252A", 1) }, 4},
+		"POST, as a careless proxy does": {func(r *http.Request) { r.Method = http.MethodPost }, -1},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/pay/notify?"+rawQuery, nil)
+		test.middleware(r)
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, r)
+		if test.ret < 0 {
+			require.Equal(t, http.StatusMethodNotAllowed, answer.Code, name)
+			continue
+		}
+		require.Contains(t, answer.Body.String(), fmt.Sprintf(`{"ret":%d,`, test.ret), name)
+	}
+}
+
+func TestPitfallWriteTimeout(t *testing.T) {
+	t.Parallel()
+	fake, client := openMidas(t, midastest.Config{}, grantSlowly)
+	backend := httptest.NewUnstartedServer(client.DeliveryHandler(grantSlowly))
+	backend.Config.WriteTimeout = time.Millisecond // under the 2 s that an answer may take
+	backend.Start()
+	defer backend.Close()
+	fake.DeliverTo(backend.URL + "/pay/notify")
+
+	receipt, err := fake.Pay(t.Context(), fake.AppOrder(gems))
+	require.NoError(t, err)
+	require.False(t, receipt.Accepted)
+	require.Contains(t, receipt.Reason, "no answer")
+}
+
+// grantSlowly is a grant that takes a moment.
+func grantSlowly(context.Context, *midas.Delivery) error {
+	time.Sleep(20 * time.Millisecond)
+	return nil
 }

@@ -14,7 +14,7 @@ import (
 func TestTheReadmesSnippetsAreCompiled(t *testing.T) {
 	t.Parallel()
 	var compiled strings.Builder
-	for _, pattern := range []string{"example_test.go", "midastest/example_test.go", "examples/quickstart/*.go"} {
+	for _, pattern := range []string{"example_test.go", "docs_example_test.go", "midastest/example_test.go", "examples/quickstart/*.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.NotEmpty(t, files, pattern)

@@ -15,7 +15,7 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// A payment is (openid, billno), as on every line of the bill.
+// A payment is what makes it one: the bill has to be read into these.
 type payment struct{ openID, billNo string }
 
 // reconcile compares a bill of [from, to) with what was granted, and prints what a person has
