@@ -106,6 +106,7 @@ func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 				"JSONED", strings.ReplaceAll(string(inJSON), "/", `\/`),
 				"TEMPLATE", template.HTMLEscapeString(sig+q.Get("openkey")), // "+" as &#43;
 				"ENTITIES", entities(sig+q.Get("openkey")+secrets["pay key"]),
+				"DOUBLE", url.QueryEscape(url.QueryEscape(q.Get("openkey"))),
 				"BLANKS", strings.ReplaceAll(sig+q.Get("openkey"), "+", " "),
 				"ESCAPED", html.EscapeString(q.Get("openkey"))+" "+url.QueryEscape(q.Get("pfkey"))+" "+url.PathEscape(q.Get("pay_token")),
 			).Replace(format)
@@ -117,7 +118,7 @@ func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 	}
 	sigs := map[string]bool{}
 	for _, format := range []string{
-		"<a href=\"URL\">", "<p>HTML</p>", "TWICE", "LOWER", "VALUES", "JSONED", "ESCAPED", "TEMPLATE", "ENTITIES", "BLANKS",
+		"<a href=\"URL\">", "<p>HTML</p>", "TWICE", "LOWER", "VALUES", "JSONED", "ESCAPED", "TEMPLATE", "ENTITIES", "BLANKS", "DOUBLE",
 		`{"ret":1001,"msg":"VALUES"}`, `{"ret":1001,"msg":"source: TWICE","err_code":"LOWER"}`, `{"ret":1001,"msg":JSONED}`,
 		"openkey=SECRET", "openkey: 'SECRET", "sig%3DSECRET", "<openkey>SECRET", // cut off in the middle of a value
 	} {

@@ -130,6 +130,21 @@ ProvideType  5
 `, out.String())
 }
 
+func TestReplayReadsALineOfAnAccessLog(t *testing.T) {
+	t.Parallel()
+	recorded, err := os.ReadFile("../../testdata/documented-callback.url")
+	require.NoError(t, err)
+	_, query, _ := strings.Cut(strings.TrimSpace(string(recorded)), "?")
+	for _, request := range []string{`"GET /pay/mt.php?` + query + ` HTTP/1.1"`, `"/pay/mt.php?` + query + `"`} {
+		file := filepath.Join(t.TempDir(), "access.log")
+		line := `203.0.113.7 - - [01/Apr/2014:12:06:31 +0800] ` + request + ` 200 20 "-" "a?b"` + "\n"
+		require.NoError(t, os.WriteFile(file, []byte(line), 0o600))
+		var out, errOut bytes.Buffer
+		require.Equal(t, 0, run([]string{"-replay", file, "-key", "Lf6AtMEB1QlE8BYS"}, &out, &errOut), errOut.String())
+		require.Contains(t, out.String(), "-APPDJSX18246-20140401-1206311492")
+	}
+}
+
 func TestReplaySaysWhyNotAndNeverPrintsTheKey(t *testing.T) {
 	t.Parallel()
 	recorded, err := os.ReadFile("../../testdata/documented-callback.url")

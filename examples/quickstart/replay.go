@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,11 +19,14 @@ func replay(out io.Writer, file, key, path, appID string) error {
 	if err != nil {
 		return err
 	}
-	// Cut by hand: a parser for URLs would refuse what Midas may send.
-	address, query, found := strings.Cut(strings.TrimSpace(string(content)), "?")
-	if !found {
+	// The first word with a "?" in it: the file may hold a line of an access log. It is cut by
+	// hand, since a parser for URLs would refuse what Midas may send.
+	words := strings.Fields(string(content))
+	i := slices.IndexFunc(words, func(word string) bool { return strings.Contains(word, "?") })
+	if i < 0 {
 		return fmt.Errorf("%s holds no URL with a query", file)
 	}
+	address, query, _ := strings.Cut(strings.Trim(words[i], `"`), "?")
 	if path == "" {
 		u, err := url.Parse(address)
 		if err != nil || u.Path == "" {
