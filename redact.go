@@ -132,11 +132,11 @@ func anyNotation(s string) string {
 			b.WriteString(raw)
 			continue
 		}
-		percent := ""
+		fmt.Fprintf(&b, `(?:\\?%s|(?i:`, raw)
 		for _, octet := range []byte(string(c)) {
-			percent += fmt.Sprintf(`%%(?:25)?%02x`, octet)
+			fmt.Fprintf(&b, `%%(?:25)?%02x`, octet)
 		}
-		fmt.Fprintf(&b, `(?:\\?%s|(?i:%s|&#0*%d;|&#x0*%x;|\\u%04x)`, raw, percent, c, c, c)
+		fmt.Fprintf(&b, `|&#0*%d;|&#x0*%x;|\\u%04x)`, c, c, c)
 		for entity, char := range map[string]rune{"&amp;": '&', "&lt;": '<', "&gt;": '>', "&quot;": '"', "&apos;": '\'', " ": '+', `\+`: ' '} {
 			if c == char {
 				b.WriteString("|" + entity)
