@@ -11,7 +11,7 @@ import (
 // anywhere. The zero value is no money; JSON shows the number of fen.
 type Amount int64
 
-// The units of money (protocol.md, "Words"). Prices go out in Q-points, what was
+// The units of money (protocol.md, its introduction). Prices go out in Q-points, what was
 // charged comes back in fen; the type keeps the factor of ten out of your code.
 const (
 	Fen    Amount = 1           // 分: 0.1 Q-point, 0.01 yuan

@@ -24,7 +24,8 @@ var (
 	// mixed up: gateway, offer id and pay key must be of one environment.
 	ErrPermission = errors.New("no permission")
 
-	// ErrTokenExpired is what a DeliverFunc returns to answer ret 2.
+	// ErrTokenExpired is what a DeliverFunc returns to answer ret 2. That a callback comes
+	// late is no reason for it: that player has paid.
 	ErrTokenExpired = errors.New("token expired")
 
 	// ErrTokenNotFound is what a DeliverFunc returns for an order it never placed,

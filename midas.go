@@ -14,7 +14,8 @@
 // [Client.DeliveryHandler] verifies the call, runs the game's [DeliverFunc] within
 // Midas's two seconds and answers with the exact bytes Midas wants. The same
 // payment may come twice, at once or much later: (OpenID, BillNo) is its
-// identity, and granting must happen once for it. For other HTTP stacks there are
+// identity, and granting must happen once for it; package midassql does that on the
+// game's database. For other HTTP stacks there are
 // [Client.ParseDeliveryQuery] and [ReplyTo]. A [Delivery] that was not verified
 // is never returned.
 //
@@ -28,7 +29,8 @@
 // What a caller does something about is matched with errors.Is ([ErrLoginExpired],
 // [ErrSignature] and others) or errors.As ([Error], [ResponseError],
 // [ParamError], [ConfigError]). No error and no log line holds a pay key, an
-// openkey, a pfkey, a pay_token, a sig or the query of a URL.
+// openkey, a pfkey, a pay_token, a sig or the query of a URL. docs/errors.md says of each
+// error what to do.
 //
 // # Logging
 //
@@ -39,7 +41,7 @@
 //
 // Package midastest is a Midas for tests: it checks signatures, cookies and
 // parameters as the real one does, lets players pay, and judges the answer to the
-// delivery callback.
+// delivery callback. docs/testing.md has recipes.
 //
 // # Concurrency
 //
@@ -149,7 +151,8 @@ type Config struct {
 }
 
 // A Client talks to Midas for one app in one environment. Make one with [New] and
-// share it: it is safe for use by multiple goroutines. It holds nothing to close.
+// share it: it is safe for use by multiple goroutines. It holds nothing to close. The zero
+// value is not usable.
 type Client struct {
 	cfg       Config        // every default filled in; without AppKey
 	appKey    func() string // a func, since what prints a Client's unexported fields does not call one
@@ -160,7 +163,7 @@ type Client struct {
 }
 
 // New returns a Client, or everything that is wrong with cfg as joined
-// [*ConfigError] values.
+// [*ConfigError] values. It sends nothing.
 func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {

@@ -77,8 +77,8 @@ type OrderRequest struct {
 	UserIP      string // the player's public IP address
 	AccountType string // "common" or "security"; empty leaves it out
 
-	// MaxQuantity lets the player raise the quantity of a single item up to it
-	// (appmode 2, max_num). Zero fixes the quantity (appmode 1).
+	// MaxQuantity lets the player choose the quantity of a single item, up to it; it is
+	// above the item's Quantity (appmode 2, max_num). Zero fixes the quantity (appmode 1).
 	MaxQuantity int
 
 	// Extra holds parameters that this struct does not know, one value each. They are
@@ -100,7 +100,7 @@ type Order struct {
 // It is sent again after network faults, 5xx and 429 (see Config.MaxRetries), which is
 // safe: an order moves no money. Errors are a [*ParamError] (nothing was sent), an
 // [*Error] (Midas refused; see [ErrLoginExpired]), a [*ResponseError] (no usable answer),
-// ctx.Err() when ctx ended, or the network fault, which unwraps to its cause.
+// ctx.Err() when ctx ended, or the network fault, whose cause errors.Is and errors.As match.
 // One try takes as long as Config.HTTPClient allows, 5 s by default, so that three take over
 // 15 s: give ctx the time that the app waits.
 func (c *Client) CreateOrder(ctx context.Context, req OrderRequest) (*Order, error) {

@@ -50,7 +50,8 @@ func BaseString(method, path string, params url.Values) string {
 	return baseString(method, path, params, &requestValue, "sig")
 }
 
-// CallbackBaseString returns the string that [SignCallback] signs.
+// CallbackBaseString returns the string that [SignCallback] signs, to be compared with
+// another implementation's when a callback does not verify. It holds the openid in clear.
 func CallbackBaseString(method, path string, params url.Values) string {
 	return baseString(method, path, params, &callbackValue, "sig", "cee_extend")
 }

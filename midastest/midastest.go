@@ -13,7 +13,8 @@
 //	if !receipt.Accepted { t.Error(receipt.Reason) }
 //
 // What it cannot know is how strict the real Midas is where the protocol is open; it
-// then follows docs/protocol.md.
+// then follows docs/protocol.md. Recipes for faults, repeats, forgeries and clocks are in
+// docs/testing.md.
 package midastest
 
 import (
@@ -49,15 +50,17 @@ type Config struct {
 	// are in the answer alone.
 	Errorf func(format string, args ...any)
 
-	// HTTPClient optionally specifies the client for callbacks, for a delivery URL with a
-	// certificate of your own. Redirects are never followed.
+	// HTTPClient optionally specifies the client for the callbacks of DeliverTo, for a delivery
+	// URL with a certificate of your own. If nil, a plain one. Redirects are never followed.
 	HTTPClient *http.Client
 
-	// OnOrder is called for every request for an order, accepted or not, before it is answered.
+	// OnOrder optionally specifies what is called for every request for an order, accepted or
+	// not, before it is answered; concurrently, if orders come concurrently.
 	OnOrder func(OrderAttempt)
 }
 
-// Server is a fake Midas. It is safe for concurrent use, and an [http.Handler] as well.
+// Server is a fake Midas. It is safe for concurrent use, and an [http.Handler] as well. Make
+// one with [NewServer] or [New]; the zero value is not usable.
 type Server struct {
 	cfg  Config
 	http *httptest.Server // nil without a socket

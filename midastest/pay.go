@@ -29,8 +29,8 @@ type payment struct {
 	tampered   map[string]string // set after signing
 }
 
-// Discount charges percent of the price, as Midas's channels do (95 and 80 were seen);
-// rounded down to a fen, at least one.
+// Discount charges percent (1 to 100) of the price, as Midas's channels do (95 and 80 were
+// seen); rounded down to a fen, at least one.
 func Discount(percent int) PayOption { return func(p *payment) { p.percent = percent } }
 
 // Quantity lets the player buy n of a single item. The real Midas allows it up to max_num;
@@ -46,7 +46,8 @@ func WrongKey(key string) PayOption { return func(p *payment) { p.key = key } }
 // WrongPath signs the callback for another path than that of the delivery URL.
 func WrongPath(path string) PayOption { return func(p *payment) { p.path = path } }
 
-// Duplicates sends the callback n times at once. The others are in Receipt.Duplicates.
+// Duplicates sends the callback n times at once, once if n is below 1. The others are in
+// Receipt.Duplicates.
 func Duplicates(n int) PayOption { return func(p *payment) { p.duplicates = n } }
 
 // ExpiredToken lets the player pay although the token has expired.
