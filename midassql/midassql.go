@@ -126,7 +126,7 @@ type Store struct {
 // statements are the package's SQL, in the dialect and with the table prefix of a Store.
 type statements struct {
 	saveOrder, order, unpaidOrders, purge         string
-	insertDelivery, repeatDelivery, listDeliveries string
+	insertDelivery, deliveryThere, listDeliveries string
 }
 
 var plainPrefix = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
@@ -173,7 +173,7 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 			WHERE saved_at <= ? AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)`),
 		insertDelivery: s.write(insert + ` INTO midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)` + onConflict),
-		repeatDelivery: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1 WHERE openid = ? AND billno = ?`),
+		deliveryThere: s.write(`SELECT COUNT(*) FROM midas_deliveries WHERE openid = ? AND billno = ?`),
 		listDeliveries: s.write(`SELECT openid, billno, token, zone, items, charged, called_at, granted_at FROM midas_deliveries
 			WHERE granted_at >= ? AND granted_at < ? ORDER BY granted_at, openid, billno`),
 	}
