@@ -28,7 +28,9 @@ const (
 
 // A Delivery is a verified callback: Midas says that this player paid for these items.
 // It comes from [Client.ParseDelivery], [Client.ParseDeliveryQuery] or
-// [Client.DeliveryHandler] only. Before granting, compare it with the stored order.
+// [Client.DeliveryHandler] only. Before granting, compare it with the stored order. One that
+// you fill in yourself, in a test or to grant what a reconciliation found, is as good as your
+// word.
 type Delivery struct {
 	OpenID  string // the player, as in the order; case-sensitive
 	BillNo  string // Midas's serial number, at most 64 characters; (OpenID, BillNo) is the payment's identity
@@ -317,7 +319,8 @@ func splitAppMeta(s string) (metadata, payMethod, platform string) {
 }
 
 // Reply is the answer to a callback (protocol.md 5). Midas takes its bytes and nothing
-// else: no blank, no line end, nothing around them.
+// else: no blank, no line end, nothing around them. The zero value is no answer that Midas
+// takes; [ReplyTo] makes one.
 type Reply struct {
 	Ret int    // 0 delivered, 1 system busy, 2 token expired, 3 no such token, 4 bad parameter
 	Msg string // printable ASCII; any other byte, blank, quote, backslash, < > & is sent as "_"
