@@ -86,6 +86,17 @@ func ExampleGateway() {
 	_ = client
 }
 
+// The sandbox on your own machine, "midas sandbox", is a YSDK gateway at another address.
+func ExampleGateway_sandboxOnThisMachine() {
+	gateway := midas.Sandbox()
+	gateway.BaseURL = "http://127.0.0.1:9100" // where "midas sandbox" listens
+	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "my-test-key", Gateway: gateway, DeliveryPath: "/pay/notify"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = client
+}
+
 // gems is an order as the recipes below place it.
 var gems = midas.OrderRequest{
 	Login: midas.QQ, OpenID: "ANNA", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey",
