@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"fmt"
+	"html"
 	"maps"
 	"net/http"
 	"net/url"
@@ -129,7 +130,7 @@ func (s *Server) answer(r *http.Request, fault Fault) OrderAttempt {
 		return attempt
 	case fault.Status != 0 || fault.HTML:
 		// Proxies like to repeat the URL.
-		attempt.Body = fmt.Sprintf("<html><body><h1>midastest: fault asked for</h1><p>%s</p></body></html>", strings.ReplaceAll(r.URL.String(), "&", "&amp;"))
+		attempt.Body = fmt.Sprintf("<html><body><h1>midastest: fault asked for</h1><p>%s</p></body></html>", html.EscapeString(r.URL.String()))
 		return attempt
 	case fault.Ret != 0:
 		attempt.Ret, attempt.Body = fault.Ret, refusalJSON(fault.Ret, fault.Msg, fault.Code)

@@ -345,6 +345,14 @@ func TestEachFaultIsMetOnceWithAndWithoutSockets(t *testing.T) {
 	}
 }
 
+func TestAPageThatRepeatsTheURLRunsNoneOfIt(t *testing.T) {
+	t.Parallel()
+	srv := midastest.New(midastest.Config{Errorf: t.Errorf})
+	srv.NextOrders(midastest.Fault{HTML: true})
+	body := place(srv, http.MethodGet, `a=<script>alert("1")</script>&b='`, "")
+	require.Equal(t, "<html><body><h1>midastest: fault asked for</h1><p>/mpay/buy_goods_m?a=&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;&amp;b=&#39;</p></body></html>", body)
+}
+
 func TestFaultsAreMetInTheirSequence(t *testing.T) {
 	t.Parallel()
 	srv := midastest.New(midastest.Config{Errorf: t.Errorf})
