@@ -114,10 +114,12 @@ func TestAForgeryIsSignedWrong(t *testing.T) {
 		name      string
 		opt       midastest.PayOption
 		key, path string // it is signed with, if not the right ones
+		hint      string
 	}{
-		{"with another key", midastest.WrongKey("a-guess"), "a-guess", deliveryPath},
-		{"for another path", midastest.WrongPath("/pay/notify/"), "midastest-demo-key", "/pay/notify/"},
-		{"and changed afterwards", midastest.Tampered("amt", "1"), "", ""},
+		{"with another key", midastest.WrongKey("a-guess"), "a-guess", deliveryPath, ""},
+		{"for another path", midastest.WrongPath("/pay/notify/"), "midastest-demo-key", "/pay/notify/",
+			"; the callback is signed for the path /pay/notify/: does the backend verify for that path, with the same pay key?"},
+		{"and changed afterwards", midastest.Tampered("amt", "1"), "", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -128,7 +130,7 @@ func TestAForgeryIsSignedWrong(t *testing.T) {
 			require.NoError(t, err)
 
 			require.False(t, receipt.Accepted)
-			require.Equal(t, "the backend answered ret 4 (bad_parameter:sig); the registered path is /pay/notify: does the backend verify for that path, with the same pay key?", receipt.Reason)
+			require.Equal(t, "the backend answered ret 4 (bad_parameter:sig)"+test.hint, receipt.Reason)
 			require.Empty(t, shop.deliveries)
 			params := queryOf(t, receipt)
 			require.NotEqual(t, signature("callback", "GET", deliveryPath, params, srv.AppKey()), params.Get("sig"))
@@ -137,6 +139,19 @@ func TestAForgeryIsSignedWrong(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestABackendThatRefusesAGenuinePaymentIsToldWhatWasSigned(t *testing.T) {
+	t.Parallel()
+	srv := midastest.New(midastest.Config{Errorf: t.Errorf})
+	srv.DeliverToHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"ret":4,"msg":"bad_parameter:sig"}`)
+	}), deliveryPath)
+	receipt, err := srv.Pay(t.Context(), srv.AppOrder(orderRequest(midas.QQ)), midastest.Duplicates(2))
+	require.NoError(t, err)
+	const want = "the backend answered ret 4 (bad_parameter:sig); the callback is signed for the path /pay/notify: does the backend verify for that path, with the same pay key?"
+	require.Equal(t, want, receipt.Reason)
+	require.Equal(t, want, receipt.Duplicates[0].Reason)
 }
 
 func TestDuplicatesComeAtOnceAndAreTheSame(t *testing.T) {

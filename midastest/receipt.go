@@ -68,9 +68,6 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 		receipt.Reason = "no answer: " + withoutURL(err).Error()
 	default:
 		receipt.Reason = Judge(receipt.Status, receipt.Body, receipt.Took)
-		if string(receipt.Body) == `{"ret":4,"msg":"bad_parameter:sig"}` {
-			receipt.Reason += "; the registered path is " + to.path + ": does the backend verify for that path, with the same pay key?"
-		}
 	}
 	receipt.Accepted = receipt.Reason == ""
 	return receipt, nil
