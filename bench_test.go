@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
-	"github.com/midas-go/midas/midastest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -192,15 +191,17 @@ func BenchmarkHandler(b *testing.B) {
 
 // BenchmarkCreateOrder compares with a GET of the same URL and cookies from the same server.
 func BenchmarkCreateOrder(b *testing.B) {
-	srv := midastest.NewServer(midastest.Config{AppID: testAppID, AppKey: benchKey})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, goldenAnswer) }))
 	defer srv.Close()
+	gateway := midas.Sandbox()
+	gateway.BaseURL = srv.URL
 	var sent *http.Request
 	recording := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		sent = r
 		return http.DefaultTransport.RoundTrip(r)
 	})}
 	place := func(hc *http.Client) func() {
-		c, err := midas.New(midas.Config{AppID: testAppID, AppKey: benchKey, Gateway: srv.Gateway(), HTTPClient: hc})
+		c, err := midas.New(midas.Config{AppID: testAppID, AppKey: benchKey, Gateway: gateway, HTTPClient: hc})
 		require.NoError(b, err)
 		return func() {
 			_, err := c.CreateOrder(b.Context(), midas.OrderRequest{

@@ -427,7 +427,7 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 		}
 		d, err := c.parse(r.URL.RawQuery)
 		if err != nil {
-			send(w, ReplyTo(err))
+			_ = send(w, ReplyTo(err)) // nothing was delivered, whether it arrives or not
 			c.logRefused(r, d, err, start)
 			return
 		}

@@ -14,7 +14,7 @@ func DecodeOrderAnswer(body []byte) (ret int, token, urlParams string, err error
 	if err != nil {
 		return 0, "", "", err
 	}
-	return int(*answer.Ret), string(answer.Token), string(answer.URLParams), nil
+	return int(*answer.Ret), answer.Token, answer.URLParams, nil
 }
 
 // SplitQuery returns a raw query's parameters in signing order.

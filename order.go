@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -132,8 +133,8 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 		}
 	}
 	return &Order{
-		Token:     string(answer.Token),
-		URLParams: string(answer.URLParams),
+		Token:     answer.Token,
+		URLParams: answer.URLParams,
 		Attach:    string(answer.Attach),
 		Expires:   resp.sent.Add(TokenLifetime),
 	}, nil
@@ -385,8 +386,8 @@ type orderAnswer struct {
 	Ret       *retCode `json:"ret"`
 	Msg       anyText  `json:"msg"`
 	Code      anyText  `json:"err_code"`
-	Token     onlyText `json:"token"`
-	URLParams onlyText `json:"url_params"`
+	Token     string   `json:"token"`
+	URLParams string   `json:"url_params"`
 	Attach    anyText  `json:"attach"`
 }
 
@@ -394,17 +395,22 @@ type orderAnswer struct {
 // url_params. The error says what is wrong, without text from the body.
 func decodeOrderAnswer(body []byte) (*orderAnswer, error) {
 	var answer orderAnswer
-	switch err := json.Unmarshal(body, &answer); {
+	err := json.Unmarshal(body, &answer)
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) { // a refusal may come with "url_params":[]; such a field stays empty
+		err = nil
+	}
+	switch {
 	case len(body) == 0:
-		return nil, fmt.Errorf("it is empty")
+		return nil, errors.New("it is empty")
 	case err != nil:
-		return nil, fmt.Errorf("it is not the JSON of an answer")
+		return nil, errors.New("it is not the JSON of an answer")
 	case answer.Ret == nil:
-		return nil, fmt.Errorf("it has no ret")
+		return nil, errors.New("it has no ret")
 	case *answer.Ret == 0 && (answer.Token == "" || answer.URLParams == ""):
-		return nil, fmt.Errorf("ret is 0, but token or url_params is missing")
-	case *answer.Ret == 0 && strings.ContainsRune(string(answer.Token+answer.URLParams), utf8.RuneError):
-		return nil, fmt.Errorf("url_params is not UTF-8, so it cannot be handed on as received")
+		return nil, errors.New("ret is 0, but token or url_params is missing")
+	case *answer.Ret == 0 && strings.ContainsRune(answer.Token+answer.URLParams, utf8.RuneError):
+		return nil, errors.New("url_params is not UTF-8, so it cannot be handed on as received")
 	}
 	return &answer, nil
 }
@@ -431,14 +437,4 @@ func (t *anyText) UnmarshalJSON(data []byte) error {
 		*t = anyText(data)
 	}
 	return nil
-}
-
-// onlyText is a string; anything else, which refusals may come with, is as if it were absent.
-type onlyText string
-
-func (t *onlyText) UnmarshalJSON(data []byte) error {
-	if data[0] != '"' {
-		return nil
-	}
-	return json.Unmarshal(data, (*string)(t))
 }
