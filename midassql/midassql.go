@@ -42,14 +42,19 @@
 // examples/gameserver shows how each is opened. db must be the primary, never a replica
 // that lags behind.
 //
-//   - PostgreSQL: nothing to set.
-//   - MySQL, MariaDB: set readTimeout and writeTimeout in go-sql-driver's DSN, since a
+// OK is answered for what is committed, so a commit must be on disk: a database that is set
+// to lose its last second in a crash loses payments with it.
+//
+//   - PostgreSQL: leave synchronous_commit and fsync on, which is the default.
+//   - MySQL, MariaDB: leave innodb_flush_log_at_trx_commit at its default 1; with a binary log
+//     set sync_binlog=1. Set readTimeout and writeTimeout in go-sql-driver's DSN, since a
 //     COMMIT does not end with the context, and innodb_lock_wait_timeout=1, since the server
 //     goes on waiting for a lock after its client gave up.
-//   - SQLite: set a busy timeout below the time limit of a callback and let transactions
-//     begin with the write lock ("?_pragma=busy_timeout(500)&_txlock=immediate" with
-//     modernc.org/sqlite); in WAL mode readers do not wait. With one open connection
-//     (SetMaxOpenConns(1)) callers queue in Go, which is fairer than SQLite's polling.
+//   - SQLite: leave PRAGMA synchronous at its default FULL. Set a busy timeout below the
+//     time limit of a callback and let transactions begin with the write lock
+//     ("?_pragma=busy_timeout(500)&_txlock=immediate" with modernc.org/sqlite); in WAL mode
+//     readers do not wait. With one open connection (SetMaxOpenConns(1)) callers queue in
+//     Go, which is fairer than SQLite's polling.
 //
 // [Store.Migrate] creates the two tables. Teams that run migrations of their own take the
 // files in the folder schema, which are what Migrate runs.
@@ -125,8 +130,8 @@ type Store struct {
 
 // statements are the package's SQL, in the dialect and with the table prefix of a Store.
 type statements struct {
-	saveOrder, order, unpaidOrders, purge         string
-	insertDelivery, deliveryThere, listDeliveries string
+	saveOrder, order, unpaidOrders, oldestUnpaid   string
+	insertDelivery, repeatDelivery, listDeliveries string
 }
 
 var plainPrefix = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
@@ -169,11 +174,12 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 		unpaidOrders: s.write(`SELECT token, openid, zone, items, metadata, max_quantity, saved_at FROM midas_orders
 			WHERE saved_at <= ? AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)
 			ORDER BY saved_at, token`),
-		purge: s.write(`DELETE FROM midas_orders
-			WHERE saved_at <= ? AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)`),
+		oldestUnpaid: s.write(`SELECT token, saved_at FROM midas_orders
+			WHERE saved_at >= ? AND saved_at <= ? AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)
+			ORDER BY saved_at LIMIT ?`),
 		insertDelivery: s.write(insert + ` INTO midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)` + onConflict),
-		deliveryThere: s.write(`SELECT COUNT(*) FROM midas_deliveries WHERE openid = ? AND billno = ?`),
+		repeatDelivery: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1 WHERE openid = ? AND billno = ?`),
 		listDeliveries: s.write(`SELECT openid, billno, token, zone, items, charged, called_at, granted_at FROM midas_deliveries
 			WHERE granted_at >= ? AND granted_at < ? ORDER BY granted_at, openid, billno`),
 	}
@@ -200,9 +206,16 @@ func (s *Store) write(statement string) string {
 // which IF NOT EXISTS does not.
 const migrationLock = `SELECT pg_advisory_xact_lock(7793147120258115)`
 
-// Migrate creates the tables and indexes that are missing; it changes none that exist. Any
-// number of processes may call it at once, at every start. It needs the right to create
-// tables. For teams that run their own migrations the same SQL is in the folder schema.
+// On PostgreSQL a name that is there is left out: CREATE INDEX IF NOT EXISTS waits for the
+// writers of the table before it looks, and new writers wait behind it.
+const thereAlready = `SELECT to_regclass(quote_ident(current_schema()) || '.' || $1) IS NOT NULL`
+
+var createdName = regexp.MustCompile(`IF NOT EXISTS (\S+)`)
+
+// Migrate creates the tables and indexes that are missing; it changes none that exist, and
+// where nothing is missing it holds up nobody. Any number of processes may call it at
+// once, at every start. It needs the right to create tables. For teams that run their own
+// migrations the same SQL is in the folder schema.
 func (s *Store) Migrate(ctx context.Context) error {
 	file, err := schema.ReadFile("schema/" + string(s.dialect) + ".sql")
 	if err != nil {
@@ -216,7 +229,11 @@ func (s *Store) Migrate(ctx context.Context) error {
 }
 
 func (s *Store) migrate(ctx context.Context, file string) error {
-	exec, commit := s.db.ExecContext, func() error { return nil } // elsewhere each statement is by itself
+	create := func(statement string) error { // elsewhere each statement is by itself
+		_, err := s.db.ExecContext(ctx, statement)
+		return err
+	}
+	commit := func() error { return nil }
 	if s.dialect == PostgreSQL {
 		tx, err := s.db.BeginTx(ctx, nil)
 		if err != nil {
@@ -226,13 +243,21 @@ func (s *Store) migrate(ctx context.Context, file string) error {
 		if _, err := tx.ExecContext(ctx, migrationLock); err != nil {
 			return err
 		}
-		exec, commit = tx.ExecContext, tx.Commit
+		create = func(statement string) error {
+			var there bool
+			err := tx.QueryRowContext(ctx, thereAlready, createdName.FindStringSubmatch(statement)[1]).Scan(&there)
+			if err == nil && !there {
+				_, err = tx.ExecContext(ctx, statement)
+			}
+			return err
+		}
+		commit = tx.Commit
 	}
 	for statement := range strings.SplitSeq(file, ";\n") { // not every driver takes several at once
 		if strings.TrimSpace(statement) == "" {
 			continue
 		}
-		if _, err := exec(ctx, s.write(statement)); err != nil {
+		if err := create(s.write(statement)); err != nil {
 			return err
 		}
 	}

@@ -97,7 +97,9 @@ func TestCompareItems(t *testing.T) {
 		ok          bool
 	}{
 		{"the same", []midas.Item{gem, sword}, []midas.Item{gem, sword}, 0, true},
-		{"another order of items", []midas.Item{sword, gem}, []midas.Item{gem, sword}, 0, false},
+		{"another sequence", []midas.Item{sword, gem}, []midas.Item{gem, sword}, 0, true},
+		{"another sequence of one item's quantities", append(gems(3), gem), append(gems(2), gems(3)...), 0, true},
+		{"one item twice instead of two", []midas.Item{gem, gem}, []midas.Item{gem, sword}, 0, false},
 		{"an item less", []midas.Item{gem}, []midas.Item{gem, sword}, 0, false},
 		{"an item more", []midas.Item{gem, sword}, []midas.Item{gem}, 0, false},
 		{"none", nil, []midas.Item{gem}, 0, false},

@@ -1,12 +1,14 @@
 package midassql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -22,9 +24,10 @@ import (
 // of it back:
 //
 //   - [midas.ErrTokenNotFound] if there is no such order (but see Options.AcceptAppOrders);
-//   - a [*midas.ParamError] naming openid or payitem if the payment differs from the order.
-//     A different quantity is right only up to the order's MaxQuantity; a lower charge
-//     is a discount and always right (protocol.md 5);
+//   - a [*midas.ParamError] naming openid or payitem if openid, item ids, prices or
+//     quantities are not the order's. A different quantity is right only up to the order's
+//     MaxQuantity; a lower charge is a discount and always right (protocol.md 5). Zone and
+//     metadata are stored and not compared, nor is the sequence of the items;
 //   - grant's own error, wrapped;
 //   - any other error if the database failed or ctx ended.
 //
@@ -38,6 +41,10 @@ import (
 // every error of tx (on MySQL a deadlock has rolled everything back, and what follows
 // would be committed on its own), must not commit or roll back itself, and gives up when
 // ctx ends. It should be quick: ctx ends 1.5 s after the callback came.
+//
+// On MySQL every table that grant writes must be InnoDB too, and there must be no CREATE,
+// ALTER, TRUNCATE or LOCK TABLES in it: each commits what was done until then, and what
+// fails after it is never granted.
 //
 // Once panics if grant is nil. The DeliverFunc is safe for concurrent use. It returns soon
 // after ctx ended, apart from a commit under way, which takes as long as the driver waits.
@@ -111,12 +118,20 @@ func (s *Store) insertDelivery(ctx context.Context, tx *sql.Tx, d *midas.Deliver
 // whose insert was ignored: so another one has committed it. It must be looked for. A trigger
 // or a foreign key under INSERT IGNORE may make the database ignore an insert too, and
 // a payment would be lost.
+//
+// The row is written and not only read, because it can be seen before it is safe: InnoDB
+// shows a commit and then flushes it, and a crash in between takes the row back, after this
+// callback was answered OK. A commit of our own is flushed with all before it. So it is
+// with replicas that a commit waits for.
 func (s *Store) grantedBefore(ctx context.Context, d *midas.Delivery) error {
-	var rows int
-	if err := s.db.QueryRowContext(ctx, s.sql.deliveryThere, d.OpenID, d.BillNo).Scan(&rows); err != nil {
+	result, err := s.db.ExecContext(ctx, s.sql.repeatDelivery, d.OpenID, d.BillNo)
+	if err != nil {
 		return err
 	}
-	if rows == 0 {
+	switch n, err := result.RowsAffected(); {
+	case err != nil:
+		return err
+	case n != 1:
 		return errors.New("the database ignored the insert of a delivery that is not there: is there a trigger or a foreign key on the table?")
 	}
 	return nil
@@ -157,6 +172,8 @@ func compareItems(paid, ordered []midas.Item, maxQuantity int) error {
 	if len(paid) != len(ordered) {
 		return refuse("%d items, %d were ordered", len(paid), len(ordered))
 	}
+	// As multisets: nothing says that Midas keeps the sequence.
+	paid, ordered = sortedItems(paid), sortedItems(ordered)
 	for i, item := range paid {
 		want := ordered[i]
 		fewest, most := want.Quantity, want.Quantity
@@ -165,14 +182,20 @@ func compareItems(paid, ordered []midas.Item, maxQuantity int) error {
 		}
 		switch {
 		case item.ID != want.ID:
-			return refuse("item %d is not the one ordered", i)
+			return refuse("an item is not the one ordered")
 		case item.Price != want.Price:
-			return refuse("the price of item %d is %s, ordered was %s", i, item.Price, want.Price)
+			return refuse("the price of an item is %s, ordered was %s", item.Price, want.Price)
 		case item.Quantity < fewest || item.Quantity > most:
-			return refuse("the quantity of item %d is %d, allowed is %d to %d", i, item.Quantity, fewest, most)
+			return refuse("the quantity of an item is %d, allowed is %d to %d", item.Quantity, fewest, most)
 		}
 	}
 	return nil
+}
+
+func sortedItems(items []midas.Item) []midas.Item {
+	return slices.SortedFunc(slices.Values(items), func(a, b midas.Item) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Price, b.Price), cmp.Compare(a.Quantity, b.Quantity))
+	})
 }
 
 // A StoredDelivery is a payment whose items were granted.

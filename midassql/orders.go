@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -90,8 +91,14 @@ func scanOrder(rows *sql.Rows) (StoredOrder, error) {
 	return o, json.Unmarshal(items, &o.Items)
 }
 
+// purgeBatch is how many orders Purge deletes at once: few enough for a callback that waits
+// for their locks.
+const purgeBatch = 500
+
 // Purge deletes the orders that were stored at least age ago and that no delivery belongs
-// to, and returns how many they were. Paid orders and deliveries are kept.
+// to, and returns how many they were, also when it stopped at an error. Paid orders and
+// deliveries are kept. It works through them in batches of 500, each a transaction of its
+// own, so that orders and callbacks go on meanwhile; the end of ctx stops it.
 //
 // An age under 7 days is refused: a late callback for a purged order would be a paid item
 // that is refused (ret 3).
@@ -99,9 +106,51 @@ func (s *Store) Purge(ctx context.Context, age time.Duration) (int64, error) {
 	if age < minPurgeAge {
 		return 0, fmt.Errorf("midassql: Purge: age %v is under %v: a late callback for a purged order would be refused", age, minPurgeAge)
 	}
-	result, err := s.db.ExecContext(ctx, s.sql.purge, s.opts.Now().Add(-age).Unix())
-	if err != nil {
-		return 0, fmt.Errorf("midassql: Purge: %w", err)
+	var purged, from int64
+	until := s.opts.Now().Add(-age).Unix()
+	for {
+		var n int64
+		err := s.retry(ctx, func() (err error) {
+			n, from, err = s.purgeSome(ctx, from, until)
+			return err
+		})
+		purged += n
+		if err != nil {
+			return purged, fmt.Errorf("midassql: Purge: %w", err)
+		}
+		if n == 0 {
+			return purged, nil
+		}
 	}
-	return result.RowsAffected()
+}
+
+// purgeSome deletes the oldest unpaid orders that were saved in [from, until]. It returns how
+// many they were, and from for the next: there is none before it any more.
+func (s *Store) purgeSome(ctx context.Context, from, until int64) (n, next int64, err error) {
+	rows, err := s.db.QueryContext(ctx, s.sql.oldestUnpaid, from, until, purgeBatch)
+	if err != nil {
+		return 0, from, err
+	}
+	defer rows.Close()
+	next = from
+	var tokens []any
+	for rows.Next() {
+		var token string
+		if err := rows.Scan(&token, &next); err != nil {
+			return 0, from, err
+		}
+		tokens = append(tokens, token)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || tokens == nil {
+		return 0, from, err
+	}
+	// By key, and not in one statement with the look-up: MySQL locks every row that a
+	// DELETE reads. What was paid meanwhile stays.
+	result, err := s.db.ExecContext(ctx, s.write(`DELETE FROM midas_orders WHERE token IN (?`+strings.Repeat(", ?", len(tokens)-1)+`)
+		AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)`), tokens...)
+	if err != nil {
+		return 0, from, err
+	}
+	n, err = result.RowsAffected()
+	return n, next, err
 }

@@ -200,17 +200,28 @@ func TestTransientIsTheCallersWord(t *testing.T) {
 	}
 }
 
-func TestTheFirstStatementIsTheInsert(t *testing.T) {
+// begun returns the statements that came through line since the last call, by their first
+// three words.
+func (c *lossyConnector) begun() (statements []string) {
+	for _, statement := range c.statements {
+		words := strings.Fields(statement)
+		statements = append(statements, strings.Join(words[:min(3, len(words))], " "))
+	}
+	c.statements = nil
+	return statements
+}
+
+// The insert comes first; and a repeat is answered OK after a write of its own, whose commit
+// flushes what it saw.
+func TestTheStatementsOfADelivery(t *testing.T) {
 	t.Parallel()
 	db, line := lossy(t)
 	store := db.store(t, midassql.Options{})
 	ordered(t, store, "player", "token")
-	line.statements = nil
+	insert := "INSERT INTO " + db.prefix + "deliveries"
+	line.begun()
 	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
-
-	var first []string
-	for _, statement := range line.statements {
-		first = append(first, strings.Join(strings.Fields(statement)[:min(3, len(strings.Fields(statement)))], " "))
-	}
-	require.Equal(t, []string{"BEGIN", "INSERT INTO " + db.prefix + "deliveries", "SELECT openid, items,", "INSERT INTO " + db.prefix + "items"}, first)
+	require.Equal(t, []string{"BEGIN", insert, "SELECT openid, items,", "INSERT INTO " + db.prefix + "items"}, line.begun())
+	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
+	require.Equal(t, []string{"BEGIN", insert, "UPDATE " + db.prefix + "deliveries SET"}, line.begun())
 }

@@ -28,6 +28,8 @@ func TestEachPaymentIsGrantedOnce(t *testing.T) {
 		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
 		require.NoError(t, deliver(t.Context(), paid("player", "token", "-1")), "a repeat is answered OK")
 		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"), "and grants nothing")
+		require.NoError(t, deliver(t.Context(), paid("player", "token", "-1")))
+		require.Equal(t, 2, db.count(t, "SELECT repeats FROM deliveries"), "but is counted")
 
 		// Two billnos for one token are two payments.
 		require.NoError(t, deliver(t.Context(), paid("player", "token", "-2")))
@@ -67,6 +69,7 @@ func TestPaymentsThatDifferFromTheOrderAreRefused(t *testing.T) {
 			{"as many as allowed", "changeable", items(midas.Item{ID: gem.ID, Price: gem.Price, Quantity: 10}), ""},
 			{"a discount", "fixed", func(d *midas.Delivery) { d.Charged = 1 }, ""},
 			{"both items", "two", items(gem, sword), ""},
+			{"both items in another sequence", "two", items(sword, gem), ""},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				n++

@@ -2,6 +2,7 @@ package dbtest
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,6 +35,39 @@ func TestManyProcessesMigrateAtOnce(t *testing.T) {
 		require.NoError(t, store.Migrate(t.Context()))
 		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM orders"), "what is there stays")
 	})
+}
+
+// Servers start while others work: one that has written and not yet committed is not waited
+// for, and nobody waits behind.
+func TestMigrateHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	on(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		ordered(t, store, "player", "token")
+		deliver := store.Once(db.grant)
+		granting, commit := make(chan struct{}), make(chan struct{})
+		slow := make(chan error, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		go func() {
+			slow <- store.Once(func(ctx context.Context, _ *sql.Tx, _ *midas.Delivery) error {
+				close(granting)
+				select {
+				case <-commit:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})(ctx, paid("player", "token", "-slow"))
+		}()
+		<-granting
+
+		require.NoError(t, store.Migrate(ctx))
+		require.NoError(t, deliver(ctx, paid("player", "token", "-1")))
+		ordered(t, store, "player", "token2")
+		close(commit)
+		require.NoError(t, <-slow)
+	}, midassql.PostgreSQL, midassql.MySQL) // SQLite has one writer
 }
 
 func TestSavedOrdersHoldNoSecret(t *testing.T) {
@@ -143,6 +177,7 @@ func TestUnpaidOrdersAndPurge(t *testing.T) {
 			for o, err := range store.UnpaidOrders(t.Context(), age) {
 				require.NoError(t, err)
 				require.Equal(t, []midas.Item{gem}, o.Items)
+				require.Equal(t, "1", o.ZoneID, "as it is sent where the game has no zones")
 				tokens = append(tokens, o.Token)
 			}
 			return tokens
@@ -160,6 +195,57 @@ func TestUnpaidOrdersAndPurge(t *testing.T) {
 		require.Equal(t, 8, db.count(t, "SELECT COUNT(*) FROM orders"), "paid orders are kept")
 		require.Equal(t, 5, db.count(t, "SELECT COUNT(*) FROM deliveries"))
 	})
+}
+
+// manyUnpaid stores n orders of 2024 that nobody paid, all of one second.
+func (db *database) manyUnpaid(t *testing.T, n int) {
+	t.Helper()
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	for i := range n {
+		_, err := tx.ExecContext(t.Context(), db.sql("INSERT INTO orders (token, openid, zone, items, metadata, max_quantity, saved_at) VALUES (?, 'player', '1', '[]', '', 0, 1707393600)"),
+			fmt.Sprint("many", i))
+		require.NoError(t, err)
+	}
+	require.NoError(t, tx.Commit())
+}
+
+func TestPurgeOfMoreThanABatch(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		db.manyUnpaid(t, 1234)
+		for _, token := range []string{"many0", "many700"} {
+			db.must(t, "INSERT INTO deliveries (openid, billno, token, zone, items, charged, called_at, granted_at) VALUES ('player', ?, ?, '1', '[]', 0, 0, 0)", token, token)
+		}
+		ordered(t, store, "player", "new")
+		purged, err := store.Purge(t.Context(), 7*24*time.Hour)
+		require.NoError(t, err)
+		require.EqualValues(t, 1232, purged)
+		require.Equal(t, 3, db.count(t, "SELECT COUNT(*) FROM orders"), "paid and new ones are kept")
+	})
+}
+
+func TestPurgeStopsBetweenBatches(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	db.manyUnpaid(t, 1234)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	deletes := 0
+	line.exec = func(string) error {
+		if deletes++; deletes == 2 {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+	purged, err := store.Purge(ctx, 7*24*time.Hour)
+	require.ErrorIs(t, err, context.Canceled)
+	require.EqualValues(t, 500, purged, "what was purged is told")
+	require.Equal(t, 734, db.count(t, "SELECT COUNT(*) FROM orders"))
 }
 
 // The key look-ups of a callback must not read the whole table.

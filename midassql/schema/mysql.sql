@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     charged      BIGINT NOT NULL,
     called_at    BIGINT NOT NULL, -- parameter ts of the callback
     granted_at   BIGINT NOT NULL,
+    repeats      BIGINT NOT NULL DEFAULT 0, -- callbacks answered OK after the one that granted
     PRIMARY KEY (openid, billno),
     KEY midas_deliveries_token (token),
     KEY midas_deliveries_granted_at (granted_at)

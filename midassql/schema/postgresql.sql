@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     charged      bigint NOT NULL,
     called_at    bigint NOT NULL, -- parameter ts of the callback
     granted_at   bigint NOT NULL,
+    repeats      bigint NOT NULL DEFAULT 0, -- callbacks answered OK after the one that granted
     PRIMARY KEY (openid, billno)
 );
 CREATE INDEX IF NOT EXISTS midas_deliveries_token ON midas_deliveries (token);

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     charged      INTEGER NOT NULL,
     called_at    INTEGER NOT NULL, -- parameter ts of the callback
     granted_at   INTEGER NOT NULL,
+    repeats      INTEGER NOT NULL DEFAULT 0, -- callbacks answered OK after the one that granted
     PRIMARY KEY (openid, billno)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS midas_deliveries_token ON midas_deliveries (token);
