@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -41,6 +42,9 @@ func openDatabase(name string) (*database, error) {
 	scheme, _, isURL := strings.Cut(name, "://")
 	var err error
 	switch {
+	case !isURL && !strings.HasPrefix(name, ".") && !filepath.IsAbs(name) &&
+		(strings.ContainsAny(name, "=@") || strings.Contains(name, "tcp(")): // it may hold a password, so it is not shown
+		err = errors.New(`this looks like a driver's own notation (it holds "=", "@" or "tcp("): want postgres://…, mysql://… or a file name ("./…" if it is one)`)
 	case !isURL:
 		err = db.openSQLite(name)
 	case scheme == "postgres" || scheme == "postgresql":
@@ -70,12 +74,14 @@ func (db *database) openPostgreSQL(name string) error {
 	db.SetMaxIdleConns(maxConns)
 	db.insertItem = "INSERT INTO item_journal (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)"
 	db.selectItems = strings.Replace(db.selectItems, "?", "$1", 1)
-	// The lock keeps two servers that start at once from creating the same table.
+	// The lock keeps two servers that start at once from creating the same table. The key is
+	// the index for selectItems: CREATE INDEX IF NOT EXISTS would hold up every delivery
+	// at each start, while a writer is at work.
 	db.createItems = `SELECT pg_advisory_xact_lock(20240208);
 		CREATE TABLE IF NOT EXISTS item_journal (
-			id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-			openid text NOT NULL, billno text NOT NULL, item text NOT NULL, quantity bigint NOT NULL);
-		CREATE INDEX IF NOT EXISTS item_journal_openid ON item_journal (openid)`
+			id bigint GENERATED ALWAYS AS IDENTITY,
+			openid text NOT NULL, billno text NOT NULL, item text NOT NULL, quantity bigint NOT NULL,
+			PRIMARY KEY (openid, id))`
 	return nil
 }
 

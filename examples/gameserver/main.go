@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -122,8 +123,9 @@ func (c *config) validate() error {
 		return fmt.Errorf("-dry-run with -midas %s: it answers OK and grants nothing, so it is for the sandbox only", c.midas)
 	case !strings.HasPrefix(c.deliveryPath, "/"):
 		return fmt.Errorf(`-delivery-path %q: want a path such as "/pay/notify"`, c.deliveryPath)
-	case !strings.HasPrefix(c.callbackPath, "/") || strings.ContainsAny(c.callbackPath, "{}"):
-		return fmt.Errorf(`-callback-path %q: want a path such as "/pay/notify"`, c.callbackPath)
+	}
+	if err := checkCallbackPath(c.callbackPath); err != nil {
+		return fmt.Errorf("-callback-path (where not given, -delivery-path) %q: %w", c.callbackPath, err)
 	}
 	if c.midas != "fake" {
 		if c.gateway, err = gatewayNamed(c.midas); err != nil {
@@ -146,6 +148,29 @@ func (c *config) validate() error {
 		return fmt.Errorf("-midas fake with -listen %s: it sells for nothing, so it listens on a loopback address only", c.listen)
 	case c.tlsCert != "" || c.callbackPath != c.deliveryPath:
 		return errors.New("-midas fake with -tls-cert or -callback-path: the fake calls back directly, over plain HTTP")
+	}
+	return nil
+}
+
+// checkCallbackPath returns an error unless http.ServeMux hands what arrives on p to the
+// callback's handler: it redirects paths that are not clean, and Midas follows nowhere.
+func checkCallbackPath(p string) error {
+	if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "{}?# \t") {
+		return errors.New(`want a path such as "/pay/notify"`)
+	}
+	clean := path.Clean(p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		clean += "/"
+	}
+	if p != clean {
+		return fmt.Errorf("callbacks do not arrive there: have the proxy pass them on to a path such as %q", clean)
+	}
+	own := http.NewServeMux()
+	new(shop).endpoints(own)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if _, pattern := own.Handler(&http.Request{Method: method, URL: &url.URL{Path: p}}); pattern != "" {
+			return fmt.Errorf("is the endpoint %q: have the proxy pass callbacks on to another path", pattern)
+		}
 	}
 	return nil
 }

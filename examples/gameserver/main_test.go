@@ -9,9 +9,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -25,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
@@ -66,6 +71,14 @@ func TestWrongUsageIsNamed(t *testing.T) {
 		{"-delivery-path notify -midas sandbox", live, "-delivery-path"},
 		{"-callback-path notify -midas sandbox", live, "-callback-path"},
 		{"-callback-path /{x} -midas sandbox", live, "-callback-path"},
+		{"-callback-path /notify?x=1 -midas sandbox", live, "-callback-path"},
+		{"-callback-path /pay//notify -midas sandbox", live, `"/pay/notify"`},
+		{"-callback-path /pay/./x -midas sandbox", live, `"/pay/x"`},
+		{"-callback-path /pay/../x/ -midas sandbox", live, `"/x/"`},
+		{"-callback-path /healthz -midas sandbox", live, `"GET /healthz"`},
+		{"-callback-path /orders -midas sandbox", live, `"POST /orders"`},
+		{"-callback-path /players/a/items -midas sandbox", live, `"GET /players/{openid}/items"`},
+		{"-delivery-path /healthz -midas sandbox", live, "-delivery-path"},
 		{"-callback-path /other", environment(), "-callback-path"},
 		{"serve", environment(), `"serve"`},
 	} {
@@ -78,10 +91,14 @@ func TestWrongUsageIsNamed(t *testing.T) {
 
 	// What the client or the database refuses is an error at the start, too.
 	for _, test := range []struct{ args, want string }{
-		{"-delivery-path /notify?x=1", "DeliveryPath"},
+		{"-delivery-path /notify?x=1", "-delivery-path"},
+		{"-delivery-path /notify?x=1 -callback-path /notify", "DeliveryPath"},
 		{"-db oracle://x", "-db"},
 		{"-db mysql://u:hunter2@127.0.0.1:port/x", "-db"},
 		{"-db postgres://u:hunter2@127.0.0.1:port/x", "-db"},
+		{"-db password=hunter2", "postgres://"},
+		{"-db u:hunter2@/x", "mysql://"},
+		{"-db tcp(hunter2)", "mysql://"},
 		{"-listen 127.0.0.1:99999", "-listen"},
 		{"-tls-cert none.crt -tls-key none.key", "none.crt"},
 	} {
@@ -389,6 +406,7 @@ func TestDatabaseURLs(t *testing.T) {
 	t.Parallel()
 	for name, dialect := range map[string]midassql.Dialect{
 		"game.db":                                midassql.SQLite,
+		"./a=b@c.db":                             midassql.SQLite,
 		"dir with blank/ga%me?.db":               midassql.SQLite,
 		"postgres://u:p@h/d?sslmode=disable":     midassql.PostgreSQL,
 		"postgresql://h/d":                       midassql.PostgreSQL,
@@ -400,7 +418,7 @@ func TestDatabaseURLs(t *testing.T) {
 		assert.Equal(t, dialect, db.dialect, name)
 		db.Close()
 	}
-	for _, name := range []string{"", "oracle://h/d", "mysql://h:x/d", "mysql://h/d?timeout=soon", "postgres://h:x/d"} {
+	for _, name := range []string{"", "host=h password=p", "u:p@tcp(h)/d", "tcp(h)/d", "oracle://h/d", "mysql://h:x/d", "mysql://h/d?timeout=soon", "postgres://h:x/d"} {
 		_, err := openDatabase(name)
 		require.ErrorContains(t, err, "-db", name)
 	}
@@ -410,6 +428,64 @@ func TestDatabaseURLs(t *testing.T) {
 	defer db.Close()
 	require.NoError(t, db.Ping())
 	require.FileExists(t, file)
+}
+
+func TestWhatIsWorthAnotherTry(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]bool{
+		&mysql.MySQLError{Number: 1205}:                          true, // lock wait timeout
+		&mysql.MySQLError{Number: 1213}:                          true, // deadlock
+		fmt.Errorf("grant: %w", &mysql.MySQLError{Number: 1213}): true,
+		driver.ErrBadConn:                                        true,
+		&mysql.MySQLError{Number: 1062}:                          false, // duplicate
+		mysql.ErrInvalidConn:                                     false, // sent, and who knows what became of it
+		context.DeadlineExceeded:                                 false,
+	} {
+		require.Equal(t, want, transientMySQL(err), "%v", err)
+	}
+
+	file := "file:" + filepath.Join(t.TempDir(), "game.db")
+	first, err := sql.Open("sqlite", file)
+	require.NoError(t, err)
+	defer first.Close()
+	second, err := sql.Open("sqlite", file)
+	require.NoError(t, err)
+	defer second.Close()
+	conn, err := first.Conn(t.Context())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.ExecContext(t.Context(), "BEGIN EXCLUSIVE")
+	require.NoError(t, err)
+	_, busy := second.Exec("CREATE TABLE x (y)")
+	_, wrong := first.Exec("CREATE NONSENSE")
+	for err, want := range map[error]bool{busy: true, fmt.Errorf("grant: %w", busy): true, driver.ErrBadConn: true, wrong: false, context.Canceled: false} {
+		require.Error(t, err)
+		require.Equal(t, want, transientSQLite(err), "%v", err)
+	}
+}
+
+// Who sends slowly, or too much, does not keep a connection.
+func TestLimitsOfTheServer(t *testing.T) {
+	t.Parallel()
+	server := startProcess(t, newFake(t, "/pay/notify"), newDatabase(t, midassql.SQLite))
+	for _, test := range []struct{ name, sent, answer string }{
+		{"headers that do not end", "GET /healthz HTTP/1.1\r\nHost: x\r\n", ""},
+		{"a body that does not come", "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", "HTTP/1.1 400 "},
+		{"40 KiB of headers", "GET /healthz?" + strings.Repeat("x", 40<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 431 "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", server.address)
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(15*time.Second)))
+			_, err = io.WriteString(conn, test.sent)
+			require.NoError(t, err)
+			answer, err := io.ReadAll(conn)
+			require.False(t, errors.Is(err, os.ErrDeadlineExceeded), "the server keeps the connection")
+			require.Equal(t, test.answer, string(answer[:min(len(answer), len(test.answer))]))
+		})
+	}
 }
 
 // Each command line that the documentation shows is one that the server takes.

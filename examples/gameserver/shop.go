@@ -50,6 +50,11 @@ func (s *shop) register(mux *http.ServeMux, callbackPath string, dryRun bool) {
 		callbackPath += "{$}" // this path alone, not all below it
 	}
 	mux.Handle(callbackPath, s.client.DeliveryHandler(deliver))
+	s.endpoints(mux)
+}
+
+// endpoints registers the game's own.
+func (s *shop) endpoints(mux *http.ServeMux) {
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /orders", s.order)
 	mux.HandleFunc("GET /players/{openid}/items", s.items)
