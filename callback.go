@@ -328,11 +328,13 @@ type Reply struct {
 
 // ReplyTo returns the answer to what a DeliverFunc or a Parse method returned:
 //
-//	nil                                  0  OK
-//	[ErrTokenExpired]                    2  token_expired
-//	[ErrTokenNotFound]                   3  token_not_found
-//	[*ParamError], [ErrSignature]        4  bad_parameter:amt (known names only)
-//	anything else                        1  system_busy
+//	nil                          0  OK
+//	ErrTokenExpired              2  token_expired
+//	ErrTokenNotFound             3  token_not_found
+//	*ParamError, ErrSignature    4  bad_parameter:amt (known names only)
+//	anything else                1  system_busy
+//
+// An [*Error] is Midas's word about an order, not about a callback: anything else.
 func ReplyTo(err error) Reply {
 	var (
 		param   *ParamError

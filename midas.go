@@ -87,7 +87,7 @@ const (
 type Gateway struct {
 	BaseURL      string // scheme, host and perhaps a path, in front of "/mpay/…"
 	SignPrefix   string // in front of "/mpay/…" in the signed path
-	OrgLocPrefix string // in front of "/mpay/…" in the cookie org_loc
+	OrgLocPrefix string // in front of "/mpay/…" in the cookie org_loc, which says what is called (protocol.md 4)
 	PayToken     bool   // older gateways: the parameter pay_token is always sent, empty for WeChat
 }
 

@@ -61,9 +61,9 @@ type OrderRequest struct {
 	// PayToken is for the older gateways only, where QQ players need it; others ignore it.
 	PayToken string
 
-	PF     string // from the login, handed on as received; at most 150 bytes; required
-	PFKey  string // from the login; required
-	ZoneID string // server zone (大区), with roles "zone_role"; empty means "1"
+	PF     string // platform and channel (平台信息) from the login, as received; at most 150 bytes; required
+	PFKey  string // what vouches for PF, from the login; required
+	ZoneID string // server zone (大区); for a role in it "zone_role", the role percent-encoded; empty means "1"
 
 	// Items are what is bought; required. On the wire they take less than 512 bytes, and
 	// cost 20 million yuan at most.
