@@ -4,12 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +17,7 @@ import (
 
 var (
 	killsFlag    = flag.Int("kills", 6, "how often TestServersCrash and TestDatabaseCrash kill a server")
-	restartsFlag = flag.Int("restarts", 2, "how often TestDatabaseCrash restarts its PostgreSQL server")
+	restartsFlag = flag.Int("restarts", 2, "how often TestDatabaseCrash restarts each of its database servers")
 )
 
 // TestServersCrash kills servers at random moments while players order and pay.
@@ -33,19 +27,49 @@ func TestServersCrash(t *testing.T) {
 	}
 }
 
-// TestDatabaseCrash does the same, and restarts the database server in between: a
-// PostgreSQL of the test's own.
+// TestDatabaseCrash does the same, and restarts the database server in between: one of the
+// test's own.
 func TestDatabaseCrash(t *testing.T) {
-	server := startPostgreSQL(t)
-	db := reader(t, server.url)
-	t.Logf("on %s", version(t, db))
-	testCrash(t, server.url, *killsFlag, server)
+	t.Run("postgresql", func(t *testing.T) { testDatabaseCrash(t, startPostgreSQL(t)) })
+	t.Run("mysql", func(t *testing.T) { testDatabaseCrash(t, startMariaDB(t)) })
+}
+
+func testDatabaseCrash(t *testing.T, server databaseServer) {
+	t.Logf("on %s", version(t, reader(t, server.databaseURL())))
+	testCrash(t, server.databaseURL(), *killsFlag, server)
+}
+
+// InnoDB shows a commit before it is on disk. The crash that comes in between must not take
+// back what a repeat, which saw it, was answered OK for.
+func TestARepeatIsOnDiskBeforeItIsAnsweredOK(t *testing.T) {
+	t.Parallel()
+	mariaDB := startMariaDB(t)
+	db := reader(t, mariaDB.databaseURL())
+	fake := newFake(t, "/pay/notify")
+	server := startProcess(t, fake, mariaDB.databaseURL())
+	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	require.NoError(t, err)
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-flushed-1"))
+	require.NoError(t, err)
+	set := func(variable string, value int) {
+		_, err := db.Exec(fmt.Sprintf("SET GLOBAL %s = %d", variable, value))
+		require.NoError(t, err)
+	}
+
+	// This commit stays in memory, as each does for a moment.
+	set("innodb_flush_log_at_timeout", 2700)
+	set("innodb_flush_log_at_trx_commit", 0)
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	set("innodb_flush_log_at_trx_commit", 1)
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	require.NoError(t, mariaDB.restart(true))
+	requireExactlyOnce(t, mariaDB.databaseURL(), []payment{{"player", "-flushed-1", "gem60", 1}})
 }
 
 // testCrash lets players order and pay until the servers have been killed so often, and the
 // database restarted. Midas's side repeats what was not answered OK, wherever. At the end
 // exactly what was paid is granted.
-func testCrash(t *testing.T, databaseURL string, kills int, postgres *postgreSQL) {
+func testCrash(t *testing.T, databaseURL string, kills int, database databaseServer) {
 	start := time.Now()
 	random := randomness(t)
 	fake := newFake(t, "/pay/notify")
@@ -111,7 +135,7 @@ func testCrash(t *testing.T, databaseURL string, kills int, postgres *postgreSQL
 
 	// The chaos. Database restarts are spread among the kills.
 	killedRunning, restarts := 0, 0
-	if postgres != nil {
+	if database != nil {
 		restarts = *restartsFlag
 	}
 	var databaseDown sync.WaitGroup
@@ -119,8 +143,8 @@ func testCrash(t *testing.T, databaseURL string, kills int, postgres *postgreSQL
 		pause(limit, time.Duration(50+random.IntN(250))*time.Millisecond)
 		if restarts > 0 && i%max(1, kills/restarts) == 0 && i/max(1, kills/restarts) < restarts {
 			databaseDown.Wait()
-			mode := []string{"immediate", "fast"}[i/max(1, kills/restarts)%2] // immediate is a crash with recovery
-			databaseDown.Go(func() { assert.NoError(t, postgres.restart(mode)) })
+			crash := i/max(1, kills/restarts)%2 == 0
+			databaseDown.Go(func() { assert.NoError(t, database.restart(crash)) })
 		}
 		victim := servers[random.IntN(2)]
 		if running.Load() > 0 {
@@ -149,85 +173,4 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-time.After(d):
 	case <-ctx.Done():
 	}
-}
-
-// A postgreSQL is a PostgreSQL server of a test's own, on a free port, with its data in a
-// temporary folder.
-type postgreSQL struct {
-	url, folder string
-	pgCtl       string
-	as          []string // in front of commands: it refuses to run as root
-}
-
-func startPostgreSQL(t *testing.T) *postgreSQL {
-	t.Helper()
-	initdb := postgresProgram("initdb")
-	s := &postgreSQL{pgCtl: postgresProgram("pg_ctl")}
-	if initdb == "" || s.pgCtl == "" {
-		missing(t, "initdb and pg_ctl of PostgreSQL are not installed")
-	}
-	// Not t.TempDir, into which the other account could not go.
-	folder, err := os.MkdirTemp("", "gameserver-postgresql-")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	s.folder = folder
-	if os.Geteuid() == 0 {
-		if _, err := user.Lookup("postgres"); err != nil {
-			missing(t, "PostgreSQL does not run as root, and there is no account postgres")
-		}
-		s.as = []string{"runuser", "-u", "postgres", "--"}
-		require.NoError(t, exec.Command("chown", "postgres", folder).Run())
-	}
-	host, port, err := net.SplitHostPort(freeAddress(t))
-	require.NoError(t, err)
-	s.url = fmt.Sprintf("postgres://game@%s:%s/postgres?sslmode=disable", host, port)
-
-	require.NoError(t, s.run(initdb, "-D", s.data(), "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C"))
-	options := fmt.Sprintf("-p %s -k %s -c listen_addresses=%s", port, folder, host)
-	require.NoError(t, s.run(s.pgCtl, "-D", s.data(), "-w", "-l", filepath.Join(folder, "log"), "-o", options, "start"))
-	t.Cleanup(func() {
-		if err := s.run(s.pgCtl, "-D", s.data(), "-w", "-m", "immediate", "stop"); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-func (s *postgreSQL) data() string { return filepath.Join(s.folder, "data") }
-
-// restart restarts the server; the mode "immediate" is a crash, after which it recovers.
-func (s *postgreSQL) restart(mode string) error {
-	return s.run(s.pgCtl, "-D", s.data(), "-w", "-m", mode, "-l", filepath.Join(s.folder, "log"), "restart")
-}
-
-func (s *postgreSQL) run(program string, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	command := slices.Concat(s.as, []string{program}, args)
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Dir = s.folder
-	// To a file: a server that pg_ctl starts would hold a pipe open.
-	output, err := os.Create(filepath.Join(s.folder, filepath.Base(program)+".output"))
-	if err != nil {
-		return err
-	}
-	defer output.Close()
-	cmd.Stdout, cmd.Stderr = output, output
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", filepath.Base(program), err, tail(output.Name()))
-	}
-	return nil
-}
-
-// postgresProgram returns the path of a program of PostgreSQL's server, or "". Debian
-// keeps them out of PATH.
-func postgresProgram(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
-	if len(paths) == 0 {
-		return ""
-	}
-	return paths[len(paths)-1]
 }

@@ -90,7 +90,10 @@ func (db *database) openMySQL(name string) error {
 	if err != nil {
 		return errors.New(`mysql: want "mysql://user:password@host:3306/database"`) // err shows the password
 	}
-	config, err := mysql.ParseDSN("/?" + u.RawQuery) // the driver's own parameters
+	// The driver does not end a COMMIT with the context, and the server goes on waiting for a
+	// lock after its client gave up: both need limits of their own. What name says of the
+	// driver's parameters comes later, and so counts.
+	config, err := mysql.ParseDSN("/?timeout=1s&readTimeout=3s&writeTimeout=3s&innodb_lock_wait_timeout=1&lock_wait_timeout=1&" + u.RawQuery)
 	if err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
@@ -101,14 +104,6 @@ func (db *database) openMySQL(name string) error {
 	config.DBName = strings.TrimPrefix(u.Path, "/")
 	config.User = u.User.Username()
 	config.Passwd, _ = u.User.Password()
-	// The driver does not end a COMMIT with the context, and the server goes on waiting for a
-	// lock after its client gave up: both need limits of their own.
-	config.Timeout, config.ReadTimeout, config.WriteTimeout = time.Second, 3*time.Second, 3*time.Second
-	if config.Params == nil {
-		config.Params = make(map[string]string)
-	}
-	config.Params["innodb_lock_wait_timeout"] = "1"
-	config.Params["lock_wait_timeout"] = "1"
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return fmt.Errorf("mysql: %w", err)

@@ -254,9 +254,9 @@ func TestHealthFollowsTheDatabase(t *testing.T) {
 		return resp.StatusCode
 	}
 	require.Equal(t, http.StatusOK, health())
-	require.NoError(t, postgres.run(postgres.pgCtl, "-D", postgres.data(), "-w", "-m", "fast", "stop"))
+	require.NoError(t, postgres.control("stop", "-m", "fast"))
 	require.Equal(t, http.StatusServiceUnavailable, health())
-	require.NoError(t, postgres.restart("fast"))
+	require.NoError(t, postgres.restart(false))
 	require.Eventually(t, func() bool { return health() == http.StatusOK }, 10*time.Second, 50*time.Millisecond)
 }
 
@@ -316,33 +316,60 @@ func TestDeliveryPathWithSlash(t *testing.T) {
 	requireExactlyOnce(t, databaseURL, []payment{{"player", "-slash-1", "gem60", 1}})
 }
 
-// SIGTERM while a delivery waits for a lock: it is finished and answered before the end.
+// SIGTERM while a delivery commits: it ends before the server does, whether Midas is still
+// there or was answered ret 1.
 func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 	t.Parallel()
+	const eventually, often = 10 * time.Second, 5 * time.Millisecond
+	mariaDB := startMariaDB(t)
 	fake := newFake(t, "/pay/notify")
-	databaseURL := newDatabase(t, midassql.SQLite)
-	server := startProcess(t, fake, databaseURL)
-	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
-	require.NoError(t, err)
-	rawQuery, err := fake.Callback(token, midastest.BillNo("-stop-1"))
-	require.NoError(t, err)
+	var paid []payment
+	for _, want := range []int{0, 1} {
+		t.Run(fmt.Sprint("ret ", want), func(t *testing.T) {
+			server := startProcess(t, fake, mariaDB.databaseURL()+"?lock_wait_timeout=10&readTimeout=10s") // while the test looks on
+			p := payment{"player", fmt.Sprint("-stop-", want), "gem60", 1}
+			token, err := placeOrder(t.Context(), server.url, p.openID, p.item, p.quantity)
+			require.NoError(t, err)
+			rawQuery, err := fake.Callback(token, midastest.BillNo(p.billNo))
+			require.NoError(t, err)
 
-	unlock := lockDeliveries(t, databaseURL)
-	answer, code := make(chan int, 1), make(chan int, 1)
-	go func() { answer <- call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery) }()
-	pause(t.Context(), 600*time.Millisecond) // the callback is on its way
-	go func() { code <- server.end(syscall.SIGTERM) }()
-	pause(t.Context(), 300*time.Millisecond)
-	select {
-	case <-code:
-		t.Error("the server did not wait for the delivery")
-	default:
+			// A backup stops commits, and nothing else.
+			backup, err := reader(t, mariaDB.databaseURL()).Conn(t.Context())
+			require.NoError(t, err)
+			defer backup.Close()
+			stage := func(name string) {
+				_, err := backup.ExecContext(t.Context(), "BACKUP STAGE "+name)
+				require.NoError(t, err)
+			}
+			stage("START")
+			stage("BLOCK_COMMIT")
+			answer, code := make(chan int, 1), make(chan int, 1)
+			go func() { answer <- call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery) }()
+			require.Eventually(t, func() bool {
+				var commits int
+				err := backup.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'COMMIT'").Scan(&commits)
+				return err == nil && commits == 1
+			}, eventually, often)
+			if want == 1 {
+				require.Equal(t, 1, <-answer)
+				answer <- 1 // for below
+			}
+			go func() { code <- server.end(syscall.SIGTERM) }()
+			require.Eventually(t, func() bool { return strings.Contains(tail(server.log), `"msg":"stopping"`) }, eventually, often)
+			if want == 1 {
+				ended := func() bool { return len(code) > 0 }
+				require.Never(t, ended, 200*time.Millisecond, often, "the server did not wait for the delivery")
+			}
+			stage("END")
+			require.Equal(t, want, <-answer)
+			require.Zero(t, <-code)
+			log := tail(server.log)
+			require.Contains(t, log, `"msg":"stopped"`)
+			require.Equal(t, want == 1, strings.Contains(log, "reconcile it"), "delivered after ret 1 was answered")
+			paid = append(paid, p)
+			requireExactlyOnce(t, mariaDB.databaseURL(), paid)
+		})
 	}
-	unlock()
-	require.Equal(t, 0, <-answer)
-	require.Zero(t, <-code)
-	requireExactlyOnce(t, databaseURL, []payment{{"player", "-stop-1", "gem60", 1}})
-	require.Contains(t, tail(server.log), `"msg":"stopped"`)
 }
 
 func TestHTTPS(t *testing.T) {
