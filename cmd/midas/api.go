@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -19,11 +22,13 @@ const (
 	maxDelay = time.Minute
 )
 
-// handler returns everything the sandbox serves. What changes something is a POST and
-// refused to pages of other sites.
-func (s *sandbox) handler() http.Handler {
+// handler returns everything the sandbox serves, under the address it listens on and hosts.
+// What changes something is refused to pages of other sites.
+func (s *sandbox) handler(listen netip.Addr, hosts []string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/mpay/", s.midas)
+	mux.HandleFunc(orderPath, fromNoPage(s.serveOrder))
+	mux.HandleFunc("/mpay/", fromNoPage(s.serveWrongPath))
+	mux.HandleFunc(ysdkPrefix+"/mpay/", fromNoPage(s.serveWrongPath))
 	mux.HandleFunc("GET /v1/{channel}/{appid}/mobile_goods_info", s.serveCashier)
 	mux.HandleFunc("GET /{$}", s.serveDashboard)
 	mux.HandleFunc("GET /events", s.serveEvents)
@@ -35,35 +40,83 @@ func (s *sandbox) handler() http.Handler {
 	mux.HandleFunc("POST /api/orders/{token}/forge", s.action(s.forge))
 	mux.HandleFunc("POST /api/orders/{token}/expire", s.action(s.expire))
 	mux.HandleFunc("POST /api/orders/{token}/cancel", s.action(s.cancel))
-	return http.NewCrossOriginProtection().Handler(mux)
+	sameOrigin := http.NewCrossOriginProtection()
+	sameOrigin.SetDenyHandler(http.HandlerFunc(refusePage))
+	checked := checkHost(sameOrigin.Handler(mux), listen, hosts)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// The server has no limit for reading a request whole, since orders may be delayed. This
+			// one holds for the rest of a body, too, that net/http reads after the answer.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTime))
+		}
+		checked.ServeHTTP(w, r)
+	})
+}
+
+// fromNoPage refuses orders that a page makes a browser place: they go to Midas with GET, which
+// the protection against other sites lets pass.
+func fromNoPage(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("Sec-Fetch-Site") {
+		case "", "same-origin", "none":
+			next(w, r)
+		default:
+			refusePage(w, r)
+		}
+	}
+}
+
+func refusePage(w http.ResponseWriter, r *http.Request) {
+	writeError(w, http.StatusForbidden, errors.New("called by a page of another site"))
+}
+
+// serveOrder has midastest answer an order, with the fault that is next.
+func (s *sandbox) serveOrder(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	if len(s.faults) > 0 {
+		s.midas.NextOrders(s.faults[0])
+		s.faults = s.faults[1:]
+	}
+	s.mu.Unlock()
+	s.midas.ServeHTTP(w, r)
+}
+
+// serveWrongPath answers where there is no call, and shows it.
+func (s *sandbox) serveWrongPath(w http.ResponseWriter, r *http.Request) {
+	const problem = "there is no such call: orders go to " + orderPath + "; " + ysdkPrefix + " stands in the signed path alone"
+	http.Error(w, problem, http.StatusNotFound)
+	s.ordered(r.URL.EscapedPath(), midastest.OrderAttempt{
+		Time: s.now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Status: http.StatusNotFound, Body: problem + "\n", Problem: problem,
+	})
 }
 
 // payment is the body of an action. The zero value pays what was ordered, once.
 type payment struct {
-	Percent  int    `json:"percent"`
-	Times    int    `json:"times"`
+	Percent  *int   `json:"percent"`
+	Times    *int   `json:"times"`
 	Method   string `json:"method"`
-	Quantity int    `json:"quantity"`
+	Quantity *int   `json:"quantity"`
 }
 
 // options returns what p asks of midastest.
 func (p payment) options() ([]midastest.PayOption, error) {
 	var options []midastest.PayOption
 	for _, field := range []struct {
-		name          string
-		value, lo, hi int
-		option        func(int) midastest.PayOption
+		name   string
+		value  *int
+		most   int
+		option func(int) midastest.PayOption
 	}{
-		{"percent", p.Percent, 1, 100, midastest.Discount},
-		{"times", p.Times, 1, 10, midastest.Duplicates},
-		{"quantity", p.Quantity, 1, 1_000_000, midastest.Quantity},
+		{"percent", p.Percent, 100, midastest.Discount},
+		{"times", p.Times, 10, midastest.Duplicates},
+		{"quantity", p.Quantity, 1_000_000, midastest.Quantity},
 	} {
 		switch {
-		case field.value == 0: // not asked for
-		case field.value < field.lo || field.value > field.hi:
-			return nil, fmt.Errorf("%s: want a number from %d to %d", field.name, field.lo, field.hi)
+		case field.value == nil:
+		case *field.value < 1 || *field.value > field.most:
+			return nil, fmt.Errorf("%s: want a number from 1 to %d", field.name, field.most)
 		default:
-			options = append(options, field.option(field.value))
+			options = append(options, field.option(*field.value))
 		}
 	}
 	if len(p.Method) > 64 {
@@ -82,19 +135,22 @@ type outcome struct {
 var errNotNow = errors.New("no callback was sent for this order yet: pay first")
 
 // action is the handler of an action on an order.
-func (s *sandbox) action(do func(*http.Request, *order, payment) (outcome, error)) http.HandlerFunc {
+func (s *sandbox) action(do func(context.Context, exchange, payment) (outcome, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var p payment
 		if err := readJSON(w, r, &p); err != nil {
 			writeError(w, http.StatusBadRequest, err)
 			return
 		}
-		o := s.find(r.PathValue("token"))
-		if o == nil {
+		order, found := s.order(r.PathValue("token"))
+		if !found {
 			writeError(w, http.StatusNotFound, midas.ErrTokenNotFound)
 			return
 		}
-		switch out, err := do(r, o, p); {
+		// A caller that hangs up ends no action: the backend is called, so it has to be seen.
+		switch out, err := do(context.WithoutCancel(r.Context()), order, p); {
+		case errors.Is(err, midas.ErrTokenNotFound): // forgotten meanwhile
+			writeError(w, http.StatusNotFound, midas.ErrTokenNotFound)
 		case errors.Is(err, midas.ErrTokenExpired):
 			writeError(w, http.StatusGone, errors.New("the token expired: place a new order, or use the action expire"))
 		case errors.Is(err, errNotNow):
@@ -107,57 +163,59 @@ func (s *sandbox) action(do func(*http.Request, *order, payment) (outcome, error
 	}
 }
 
-func (s *sandbox) pay(r *http.Request, o *order, p payment) (outcome, error) {
-	return s.send(r, "pay", o, p)
+func (s *sandbox) pay(ctx context.Context, order exchange, p payment) (outcome, error) {
+	return s.send(ctx, "pay", order, p)
 }
 
-func (s *sandbox) forge(r *http.Request, o *order, p payment) (outcome, error) {
-	return s.send(r, "forge", o, p, midastest.WrongKey(s.appKey+"-forged"), midastest.ExpiredToken())
+func (s *sandbox) forge(ctx context.Context, order exchange, p payment) (outcome, error) {
+	return s.send(ctx, "forge", order, p, midastest.WrongKey(s.appKey+"-forged"), midastest.ExpiredToken())
 }
 
 // expire pays at a time when the token is dead, so far as the callback's ts tells.
-func (s *sandbox) expire(r *http.Request, o *order, p payment) (outcome, error) {
-	late := o.expires.Add(time.Minute)
+func (s *sandbox) expire(ctx context.Context, order exchange, p payment) (outcome, error) {
+	late := expiry(order).Add(time.Minute)
 	if now := s.now(); now.After(late) {
 		late = now
 	}
-	return s.send(r, "expire", o, p, midastest.ExpiredToken(), midastest.Param("ts", strconv.FormatInt(late.Unix(), 10)))
+	return s.send(ctx, "expire", order, p, midastest.ExpiredToken(), midastest.Param("ts", strconv.FormatInt(late.Unix(), 10)))
 }
 
-func (s *sandbox) send(r *http.Request, action string, o *order, p payment, options ...midastest.PayOption) (outcome, error) {
+func (s *sandbox) send(ctx context.Context, action string, order exchange, p payment, options ...midastest.PayOption) (outcome, error) {
 	asked, err := p.options()
 	if err != nil {
 		return outcome{}, err
 	}
+	if p.Quantity != nil && strings.Contains(value(order.Params, "payitem"), ";") {
+		return outcome{}, errors.New("quantity: for orders of a single item")
+	}
 	options = append(append(options, asked...), midastest.WrongPath(s.path)) // mostly it is the right one
-	receipt, err := s.midas.Pay(r.Context(), o.Token, options...)
+	receipt, err := s.midas.Pay(ctx, order.Token, options...)
 	if err != nil {
 		return outcome{}, err
 	}
-	out := outcome{exchange: s.called(o, newCallback(action, receipt))}
+	out := outcome{exchange: s.called(order, newCallback(action, receipt))}
 	for _, duplicate := range receipt.Duplicates {
-		out.Duplicates = append(out.Duplicates, s.called(o, newCallback(action, duplicate)))
+		out.Duplicates = append(out.Duplicates, s.called(order, newCallback(action, duplicate)))
 	}
 	return out, nil
 }
 
-func (s *sandbox) repeat(r *http.Request, o *order, _ payment) (outcome, error) {
-	s.mu.Lock()
-	query := o.last
-	s.mu.Unlock()
-	if query == "" {
+func (s *sandbox) repeat(ctx context.Context, order exchange, _ payment) (outcome, error) {
+	last, found := s.last(order.Token, func(e exchange) bool { return e.Kind == "callback" && e.Action != "forge" })
+	if !found {
 		return outcome{}, errNotNow
 	}
-	receipt, err := s.midas.Deliver(r.Context(), query)
+	_, query, _ := strings.Cut(last.URL, "?")
+	receipt, err := s.midas.Deliver(ctx, query)
 	if err != nil {
 		return outcome{}, err
 	}
-	return outcome{exchange: s.called(o, newCallback("repeat", receipt))}, nil
+	return outcome{exchange: s.called(order, newCallback("repeat", receipt))}, nil
 }
 
 // cancel keeps that the player left. The token lives on, as with the real Midas.
-func (s *sandbox) cancel(_ *http.Request, o *order, _ payment) (outcome, error) {
-	return outcome{exchange: s.called(o, exchange{Time: s.now(), Kind: "cancel"})}, nil
+func (s *sandbox) cancel(_ context.Context, order exchange, _ payment) (outcome, error) {
+	return outcome{exchange: s.called(order, exchange{Time: s.now(), Kind: "cancel"})}, nil
 }
 
 // serveNext sets what is wrong with the answer to the next order.
@@ -174,20 +232,34 @@ func (s *sandbox) serveNext(w http.ResponseWriter, r *http.Request) {
 	err := readJSON(w, r, &next)
 	delay := time.Duration(next.DelayMS) * time.Millisecond
 	fault := midastest.Fault{Delay: delay, Status: next.Status, Ret: next.Ret, Msg: next.Msg, Code: next.Code, HTML: next.HTML, Cut: next.Cut}
+	page := next.HTML || next.Status != 0
 	switch {
 	case err != nil:
 	case fault == midastest.Fault{}:
 		err = errors.New(`say how: {"ret":1018}, {"delay_ms":3000}, {"html":true}, {"status":502} or {"cut":true}`)
 	case delay < 0 || delay > maxDelay:
 		err = fmt.Errorf("delay_ms: want a number from 1 to %d", maxDelay.Milliseconds())
-	case next.Status != 0 && (next.Status < 200 || next.Status > 599):
-		err = errors.New("status: want an HTTP status from 200 to 599")
+	case next.Status != 0 && (next.Status < 200 || next.Status > 599 || next.Status == 204 || next.Status == 205 || next.Status == 304):
+		err = errors.New("status: want an HTTP status from 200 to 599 that has a body")
+	case next.Ret != 0 && page:
+		err = errors.New("ret: not together with html or status, which make the answer a page")
+	case next.Ret == 0 && (next.Msg != "" || next.Code != ""):
+		err = errors.New("msg, err_code: want a ret with them")
 	}
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err)
 		return
 	}
-	s.midas.NextOrders(fault)
+	s.mu.Lock()
+	full := len(s.faults) >= maxFaults
+	if !full {
+		s.faults = append(s.faults, fault)
+	}
+	s.mu.Unlock()
+	if full {
+		writeError(w, http.StatusConflict, fmt.Errorf("%d answers are waiting for orders: place those first", maxFaults))
+		return
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -203,13 +275,11 @@ func (s *sandbox) serveExchanges(w http.ResponseWriter, r *http.Request) {
 
 // readJSON reads a body into v; an empty one leaves v as it is.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	// The server has no limit for reading a request whole, since orders may be delayed.
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(5 * time.Second))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	http.NewResponseController(w).SetReadDeadline(time.Time{})
 	if err != nil {
 		return fmt.Errorf("the body: %w", err)
 	}
+	http.NewResponseController(w).SetReadDeadline(time.Time{}) // nothing of it is left
 	if len(body) == 0 {
 		return nil
 	}
@@ -217,6 +287,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	decoder.DisallowUnknownFields() // a misspelt one would be forgotten in silence
 	if err := decoder.Decode(v); err != nil {
 		return fmt.Errorf("the body is not the JSON wanted: %w", err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return errors.New("the body is not the JSON wanted: something follows it")
 	}
 	return nil
 }

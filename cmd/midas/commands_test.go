@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -28,7 +29,7 @@ func TestSignMatchesTheDocumentedSignatures(t *testing.T) {
 	}{
 		"a request":                  {append([]string{"-path", "/mpay/pay_m"}, request...), "6dHhW7yDF6n3rPOjTMsn2Faf8/I="},
 		"a callback":                 {append([]string{"-callback", "-path", "/pay/mt.php"}, callback...), "ai1eD5CA16n5pWBx9abjZguMR5Y="},
-		"a sig given is not signed":  {append([]string{"-path", "/mpay/pay_m", "-method", "get", "sig=x"}, request...)[0:], "6dHhW7yDF6n3rPOjTMsn2Faf8/I="},
+		"a sig given is not signed":  {append([]string{"-path", "/mpay/pay_m", "-method", "get", "sig=x"}, request...), "6dHhW7yDF6n3rPOjTMsn2Faf8/I="},
 		"the base string of an item": {[]string{"-base", "payitem=1*10*1"}, "GET&%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m&payitem%3D1%2A10%2A1"},
 		"the query":                  {append([]string{"-query", "-callback", "-path", "/pay/mt.php"}, callback...), "zoneid=1"},
 	} {
@@ -81,8 +82,7 @@ func TestCallbackJudgesTheReply(t *testing.T) {
 		want string
 	}{
 		"an order it does not know": {notify, "refused because the backend answered ret 3 (token_not_found)"},
-		"a forgery":                 {append([]string{"-forged"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig)"},
-		"another signed path":       {append([]string{"-path", "/other"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig)"},
+		"another signed path":       {append([]string{"-path", "/other"}, append(notify, order...)...), "refused because the backend answered ret 4 (bad_parameter:sig); the callback is signed for the path /other"},
 		"a newline too many":        {[]string{"-url", backend.URL + "/newline"}, "refused because the body ends in a newline"},
 		"a newline is shown":        {[]string{"-url", backend.URL + "/newline"}, `reply    {"ret":0,"msg":"OK"}‹LF›`},
 		"nobody there":              {[]string{"-url", "http://127.0.0.1:1/pay/notify"}, "refused because no answer: "},
@@ -102,18 +102,74 @@ func TestCallbackJudgesTheReply(t *testing.T) {
 	require.Contains(t, reply["reason"], "newline")
 }
 
+func TestAForgeryPassesOnlyIfItWasRefused(t *testing.T) {
+	t.Parallel()
+	const taken = "A FORGERY WAS ACCEPTED: the backend does not check the signature"
+	for name, c := range map[string]struct {
+		status int
+		reply  string
+		code   int
+		want   string
+	}{
+		"refused":                  {200, `{"ret":4,"msg":"bad_parameter:sig"}`, exitOK, "refused, as a forgery should be"},
+		"taken":                    {200, `{"ret":0,"msg":"OK"}`, exitFailed, taken},
+		"taken, with a newline":    {200, "{\"ret\":0,\"msg\":\"OK\"}\n", exitFailed, taken},
+		"no such page":             {404, "404 page not found", exitFailed, "refused because status 404"},
+		"refused with an error":    {500, `{"ret":4,"msg":"bad_parameter:sig"}`, exitFailed, "refused because status 500"},
+		"a page":                   {200, "<html>", exitFailed, "refused because the body is not"},
+		"JSON without a ret":       {200, `{"code":4,"msg":"bad"}`, exitFailed, "refused because the body is not"},
+		"a ret that is no number":  {200, `{"ret":"4","msg":"bad"}`, exitFailed, "refused because the body is not"},
+		"a ret that says no error": {200, `{"ret":-1,"msg":"bad"}`, exitFailed, "refused because the backend answered ret -1"},
+	} {
+		backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(c.status)
+			io.WriteString(w, c.reply)
+		}))
+		defer backend.Close()
+		args := []string{"callback", "-key", "test-key", "-token", "TOKEN-1", "-forged", "-url", backend.URL + "/pay/notify"}
+		code, stdout, stderr := runWith(t, "", nil, args...)
+		require.Empty(t, stderr, name)
+		require.Equal(t, c.code, code, name)
+		require.Contains(t, stdout, "\n"+c.want, name)
+
+		code, stdout, _ = runWith(t, "", nil, append(args, "-json")...)
+		require.Equal(t, c.code, code, name)
+		require.Contains(t, stdout, fmt.Sprintf(`"ok":%t`, c.code == exitOK), name)
+	}
+	code, stdout, _ := runWith(t, "", nil, "callback", "-key", "test-key", "-token", "TOKEN-1", "-forged", "-url", "http://127.0.0.1:1/pay/notify")
+	require.Equal(t, exitFailed, code, "nobody there")
+	require.Contains(t, stdout, "refused because no answer: ")
+}
+
+// It may be the pay key.
+func TestAFlagAfterTheParametersIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"sign", "-base", "openid=1", "-key=SECRET-1"},
+		{"sign", "openid=1", "--key=SECRET-1"},
+		{"sign", "openid=1", "-key", "SECRET-1"},
+		{"callback", "-token", "T", "-url", "http://127.0.0.1:1/p", "discountid=1", "-key=SECRET-1"},
+	} {
+		code, stdout, stderr := runWith(t, "", map[string]string{"MIDAS_APP_KEY": "test-key"}, args...)
+		require.Equal(t, exitUsage, code)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, "flags go first")
+		require.NotContains(t, stderr, "SECRET-1")
+	}
+}
+
 func TestInvisibleBytesAreShown(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"{\"ret\": 0}\r\n":        `{"ret":‹SP›0}‹CR›‹LF›`,
-		"\xef\xbb\xbf{}\t":        `‹BOM›{}‹TAB›`,
-		"a\x00b\x7f":              `a‹NUL›b‹U+007F›`,
-		"a\u200bb\u00a0":          `a‹U+200B›b‹U+00A0›`,
-		"\xff道\x1b[0m":            `‹\xFF›道‹U+001B›[0m`,
-		strings.Repeat("x", 4100): strings.Repeat("x", 4096) + "‹… and 4 bytes more›",
+		"{\"ret\": 0}\r\n": `{"ret":‹SP›0}‹CR›‹LF›`,
+		"\xef\xbb\xbf{}\t": `‹BOM›{}‹TAB›`,
+		"a\x00b\x7f":       `a‹NUL›b‹U+007F›`,
+		"a\u200bb\u00a0":   `a‹U+200B›b‹U+00A0›`,
+		"\xff道\x1b[0m":     `‹\xFF›道‹U+001B›[0m`,
 	} {
-		require.Equal(t, want, visibleText([]byte(in)))
+		require.Equal(t, want, visibleText(in, len(in)))
 	}
+	require.Equal(t, "ab‹… and 7 bytes more›", visibleText("ab", 9))
 }
 
 func TestColoursAreForATerminalAlone(t *testing.T) {

@@ -59,7 +59,10 @@ func runExplain(args []string, t *terminal) int {
 		text = string(input)
 	}
 	m, err := parseMessage(text)
-	if err != nil {
+	switch {
+	case err != nil && flags.Arg(0) == "-": // data, not usage
+		return t.failed(name, err)
+	case err != nil:
 		return t.misused(name, err)
 	}
 	e, err := explain(m, *path, given, *sig, *secrets)
@@ -144,13 +147,9 @@ func (e *explanation) asTheLibrarySeesIt(m *message, path, key, sig string) erro
 	if appID == "" || strings.ContainsAny(appID, " \t\r\n") {
 		appID = "any"
 	}
-	cfg := midas.Config{AppID: appID, AppKey: key, DeliveryPath: path}
-	if err := checkConfig(cfg); err != nil {
-		return fmt.Errorf("-path %s: %w", quote(path), err)
-	}
-	client, err := midas.New(cfg)
+	client, err := newClient(midas.Config{AppID: appID, AppKey: key, DeliveryPath: path})
 	if err != nil {
-		return err
+		return fmt.Errorf("-path %s: %w", quote(path), err) // the key was checked before
 	}
 	if m.method != "GET" {
 		e.Notes = append(e.Notes, "it was recorded with the method "+m.method+"; Midas calls back with GET, and signs that")
@@ -178,8 +177,8 @@ func (e *explanation) checkRequest(m *message, sig string) {
 			e.Problem = "parameter " + quote(p.Name) + ": comes twice"
 			return
 		}
-		if slices.Contains(secretNames, p.Name) && p.Value == masked {
-			e.Problem = "parameter " + p.Name + ": is masked in this text, so the signature cannot be checked; record it with -secrets"
+		if p.Value == masked {
+			e.Problem = "parameter " + quote(p.Name) + ": is masked in this text, so the signature cannot be checked; record it with -secrets"
 			return
 		}
 	}

@@ -229,7 +229,7 @@ func TestExplainMasksThePlayersCredentials(t *testing.T) {
 		require.Contains(t, stdout, secret)
 	}
 	_, stdout, _ = runWith(t, "", nil, "explain", "-key", "key", strings.ReplaceAll(query, "OPENKEY-1", "[masked]"))
-	require.Contains(t, stdout, "parameter openkey: is masked in this text")
+	require.Contains(t, stdout, `parameter "openkey": is masked in this text`)
 }
 
 func TestExplainIsSafeForATerminal(t *testing.T) {
@@ -274,6 +274,14 @@ func TestWrongUsage(t *testing.T) {
 			require.Contains(t, stderr, c.want)
 		})
 	}
+}
+
+func TestBadInputIsNoWrongUsage(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := runWith(t, "hello\n", nil, "explain", "-key", "k", "-")
+	require.Equal(t, exitFailed, code)
+	require.Empty(t, stdout)
+	require.Contains(t, stderr, "no URL with a query")
 }
 
 func TestHelpGoesToStandardOutput(t *testing.T) {

@@ -153,19 +153,31 @@ func (k *keyFlags) read(t *terminal, name string) ([]string, error) {
 		return nil, fmt.Errorf("no pay key: give -%s KEY or -%s-file FILE, or set %s", name, name, keyVariable)
 	}
 	for _, key := range keys {
-		if err := checkConfig(midas.Config{AppID: "any", AppKey: key}); err != nil {
+		if _, err := newClient(midas.Config{AppID: "any", AppKey: key}); err != nil {
 			return nil, fmt.Errorf("-%s: %w", name, err)
 		}
 	}
 	return keys, nil
 }
 
-// checkConfig applies the library's own checks and returns the first reason against cfg.
-func checkConfig(cfg midas.Config) error {
-	_, err := midas.New(cfg)
+// newClient returns a client with the library's own checks, or the first reason against cfg.
+func newClient(cfg midas.Config) (*midas.Client, error) {
+	client, err := midas.New(cfg)
 	var wrong *midas.ConfigError
 	if errors.As(err, &wrong) {
-		return errors.New(wrong.Reason)
+		return nil, errors.New(wrong.Reason)
 	}
-	return err
+	return client, err
+}
+
+// cutParam reads NAME=VALUE. What looks like a flag, perhaps the pay key, is not repeated.
+func cutParam(arg string) (name, value string, err error) {
+	name, value, isParam := strings.Cut(arg, "=")
+	switch {
+	case strings.HasPrefix(arg, "-"):
+		return "", "", errors.New("a flag after the parameters: flags go first")
+	case !isParam || name == "":
+		return "", "", fmt.Errorf("%s is not NAME=VALUE", quote(arg))
+	}
+	return name, value, nil
 }

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,29 +57,6 @@ func (s *sandbox) viewOf(lang string, e exchange) view {
 	return v
 }
 
-// Forged reports whether a callback ought to be refused.
-func (v view) Forged() bool { return v.Action == "forge" }
-
-// Ret returns the ret that a backend answered, however it is written, or -1.
-func (v view) Ret() int {
-	var reply struct{ Ret *int }
-	if json.Unmarshal(v.reply, &reply) != nil || reply.Ret == nil {
-		return -1
-	}
-	return *reply.Ret
-}
-
-// Good reports whether all went as it should. No answer, or an ill-formed one, refuses no forgery.
-func (v view) Good() bool {
-	if v.Forged() {
-		return v.Ret() > 0
-	}
-	return v.Accepted
-}
-
-// Bytes returns the answer as received.
-func (v view) Bytes() []byte { return v.reply }
-
 // Charged returns what a callback says was paid.
 func (v view) Charged() midas.Amount {
 	fen, _ := strconv.ParseInt(value(v.Params, "amt"), 10, 64) // midastest wrote it
@@ -94,19 +74,22 @@ func (v view) ActionWord() string { return v.T[v.Action] }
 
 func (s *sandbox) serveDashboard(w http.ResponseWriter, r *http.Request) {
 	lang := language(r)
-	s.mu.Lock()
-	last := s.seq
-	var cards []view // newest first
-	for i := len(s.orders) - 1; i >= 0 && len(cards) < maxShown; i-- {
-		card := s.viewOf(lang, s.orders[i].exchange)
-		for _, c := range s.orders[i].callbacks {
-			card.Callbacks = append([]view{s.viewOf(lang, c)}, card.Callbacks...)
+	exchanges, _ := s.since(0)
+	last := 0
+	var cards []view                 // newest first
+	callbacks := map[string][]view{} // by token; they come after their order
+	for _, e := range slices.Backward(exchanges) {
+		last = max(last, e.Seq)
+		v := s.viewOf(lang, e)
+		if e.Kind != "order" {
+			callbacks[e.Token] = append(callbacks[e.Token], v)
+		} else if len(cards) < maxShown {
+			v.Callbacks = callbacks[e.Token]
+			cards = append(cards, v)
 		}
-		cards = append(cards, card)
 	}
-	s.mu.Unlock()
 	writePage(w, http.StatusOK, "dashboard.html", map[string]any{
-		"Lang": lang, "T": words[lang], "Orders": cards, "Last": last, "Shown": maxShown,
+		"Lang": lang, "T": words[lang], "Orders": cards, "Last": s.eventID(last), "Shown": maxShown,
 		"Base": "http://" + r.Host, "AppID": s.appID, "Path": s.path, "Curl": s.curl("http://" + r.Host),
 	})
 }
@@ -114,16 +97,16 @@ func (s *sandbox) serveDashboard(w http.ResponseWriter, r *http.Request) {
 // serveCashier shows the page that url_params stands for (protocol.md 4).
 func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
 	lang := language(r)
-	o := s.find(r.FormValue("token_id"))
-	if o == nil || r.PathValue("appid") != s.appID {
+	o, found := s.order(r.FormValue("token_id"))
+	if !found || r.PathValue("appid") != s.appID {
 		writePage(w, http.StatusNotFound, "cashier.html", view{Lang: lang, T: words[lang]})
 		return
 	}
-	v := s.viewOf(lang, o.exchange)
-	v.Expired = s.now().After(o.expires)
-	v.Method = map[midas.Login]string{midas.WeChat: "wechat", midas.Guest: "wechat"}[o.login]
-	if v.Method == "" {
-		v.Method = "qqwallet"
+	v := s.viewOf(lang, o)
+	v.Expired = s.now().After(expiry(o))
+	v.Method = "qqwallet"
+	if value(o.Cookies, "session_id") == "hy_gameid" { // WeChat, or a guest (protocol.md 4)
+		v.Method = "wechat"
 	}
 	writePage(w, http.StatusOK, "cashier.html", v)
 }
@@ -131,12 +114,15 @@ func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
 // serveEvents tells the dashboard of every exchange after the one it knows, as it happens.
 func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 	lang := language(r)
-	after, _ := strconv.Atoi(r.FormValue("after"))
-	if id, err := strconv.Atoi(r.Header.Get("Last-Event-ID")); err == nil { // the browser comes back
-		after = id
-	}
+	known := cmp.Or(r.Header.Get("Last-Event-ID"), r.FormValue("after")) // the first where the browser comes back
+	start, seq, _ := strings.Cut(known, "-")
+	after, _ := strconv.Atoi(seq)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
+	if known != "" && start != s.start { // the page is that of an earlier run
+		io.WriteString(w, "event: reload\ndata: -\n\n")
+		return
+	}
 	stream := http.NewResponseController(w)
 	alive := time.NewTicker(20 * time.Second) // a write that fails ends a page that was closed unseen
 	defer alive.Stop()
@@ -150,7 +136,7 @@ func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 				panic(err)
 			}
 			data, _ := json.Marshal(map[string]string{"kind": e.Kind, "token": e.Token, "html": html.String()}) // strings always marshal
-			fmt.Fprintf(&events, "id: %d\ndata: %s\n\n", e.Seq, data)
+			fmt.Fprintf(&events, "id: %s\ndata: %s\n\n", s.eventID(e.Seq), data)
 		}
 		stream.SetWriteDeadline(time.Now().Add(10 * time.Second))
 		if events.Len() == 0 {
@@ -167,6 +153,9 @@ func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// eventID names an exchange beyond this run.
+func (s *sandbox) eventID(seq int) string { return s.start + "-" + strconv.Itoa(seq) }
 
 func writePage(w http.ResponseWriter, status int, name string, data any) {
 	var page bytes.Buffer

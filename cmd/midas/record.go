@@ -3,11 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/midas-go/midas/midastest"
 )
@@ -26,39 +31,69 @@ type exchange struct {
 	Cookies []param `json:"cookies,omitempty"`
 	BillNo  string  `json:"billno,omitempty"`
 
-	Status   int    `json:"status"` // HTTP status of the answer; 0 without one
-	Reply    string `json:"reply"`  // its bytes
-	TookMS   int64  `json:"took_ms"`
-	Accepted bool   `json:"accepted"`
-	Reason   string `json:"reason,omitempty"` // why not
+	Status      int    `json:"status"`                 // HTTP status of the answer; 0 without one
+	Reply       string `json:"reply"`                  // its bytes, the first 4 KiB
+	ReplyBase64 []byte `json:"reply_base64,omitempty"` // Reply, where JSON cannot hold it since it is not UTF-8
+	ReplySize   int    `json:"reply_size"`
+	Ret         *int   `json:"ret,omitempty"` // of the answer to a callback, if it is JSON that has one
+	TookMS      int64  `json:"took_ms"`
+	Accepted    bool   `json:"accepted"`
+	Reason      string `json:"reason,omitempty"` // why not
+	OK          bool   `json:"ok"`               // accepted; of a forgery: refused, with a ret above 0
 
 	BaseString string    `json:"base_string,omitempty"` // what is signed
 	Mistakes   []mistake `json:"mistakes,omitempty"`    // that make the signature received
-
-	reply []byte // Reply, whatever its bytes
 }
 
 func newCallback(action string, r *midastest.Receipt) exchange {
-	return exchange{
+	e := exchange{
 		Time: time.Now(), Kind: "callback", Action: action, URL: r.URL, BillNo: r.BillNo, Status: r.Status,
-		Reply: string(r.Body), TookMS: r.Took.Milliseconds(), Accepted: r.Accepted, Reason: r.Reason, reply: r.Body,
+		TookMS: r.Took.Milliseconds(), Accepted: r.Accepted, Reason: r.Reason, OK: r.Accepted,
 	}
+	e.setReply(r.Body)
+	var reply struct{ Ret *int }
+	if json.Unmarshal(r.Body, &reply) == nil {
+		e.Ret = reply.Ret
+	}
+	if action == "forge" { // no answer, or an ill-formed one, refuses no forgery
+		e.OK = e.Status == http.StatusOK && e.Ret != nil && *e.Ret > 0
+	}
+	return e
+}
+
+// setReply keeps an answer, or its beginning.
+func (e *exchange) setReply(body []byte) {
+	e.Reply, e.ReplySize = string(body[:min(len(body), maxReply)]), len(body)
+	if !utf8.ValidString(e.Reply) {
+		e.ReplyBase64 = []byte(e.Reply)
+	}
+}
+
+// ForgeryTaken reports whether the backend took a forgery for a payment, however it wrote that.
+func (e exchange) ForgeryTaken() bool { return e.Action == "forge" && e.Ret != nil && *e.Ret == 0 }
+
+// verdict says in words what became of a callback.
+func (e exchange) verdict() string {
+	switch {
+	case e.ForgeryTaken():
+		return words["en"]["forgeryAccepted"]
+	case e.Action == "forge" && e.OK:
+		return words["en"]["forgeryRefused"]
+	case e.Accepted:
+		return "accepted"
+	}
+	return "refused because " + printable(e.Reason)
 }
 
 // summary is a line about e for the terminal.
 func (e exchange) summary(base, appID string) string {
-	outcome := "accepted"
-	if !e.Accepted {
-		outcome = "refused because " + printable(e.Reason)
-	}
-	switch e.Kind {
-	case "order":
-		if e.Accepted {
-			outcome = base + cashierPath(appID, e.Token)
-		}
-	case "callback":
+	outcome := e.verdict()
+	switch {
+	case e.Kind == "order" && e.Accepted:
+		outcome = base + cashierPath(appID, e.Token)
+	case e.Kind == "callback":
 		outcome = e.Action + ": " + outcome
-	case "cancel":
+	case e.Kind == "cancel":
 		outcome = "the player left the cashier"
 	}
 	return fmt.Sprintf("%-8s  %s", e.Kind, outcome)
@@ -94,18 +129,59 @@ var secretNames = []string{"openkey", "pfkey", "pay_token"}
 
 const masked = "[masked]"
 
+// A credential in the text of a pair, also of one that holds a whole query or JSON.
+var credential = regexp.MustCompile(`(?i)(openkey|pfkey|pay_token)\W*[=:]`)
+
+// mask returns p without the player's credentials.
+func (p param) mask() param {
+	if !credential.MatchString(once(p.Name+"="+p.Value)) || p.Value == "" && slices.Contains(secretNames, p.Name) {
+		return p
+	}
+	if credential.MatchString(once(p.Name)) { // a whole query in the name
+		p.Name = masked
+	}
+	p.Value = masked
+	return p
+}
+
 func maskParams(params []param) []param {
 	params = slices.Clone(params)
 	for i, p := range params {
-		if slices.Contains(secretNames, p.Name) && p.Value != "" {
-			params[i].Value = masked
-		}
+		params[i] = p.mask()
 	}
 	return params
 }
 
-// A secret in a query, also where an error page repeats the URL.
-var secretInText = regexp.MustCompile(`\b(openkey|pfkey|pay_token)=[^&\s"'<>]+`)
+// maskQuery masks the player's credentials in a raw query.
+func maskQuery(query string) string {
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		before := param{once(name), once(value)}
+		after := before.mask()
+		if after.Name != before.Name {
+			name = after.Name
+		}
+		if after != before {
+			pairs[i] = name + "=" + after.Value
+		}
+	}
+	return strings.Join(pairs, "&")
+}
 
-// maskText masks the player's credentials in a URL or a page.
-func maskText(text string) string { return secretInText.ReplaceAllString(text, "${1}="+masked) }
+// What session cookies hold (protocol.md 4). Anything else may be the backend's own secret.
+var sessionCookie = regexp.MustCompile(`^(openid|hy_gameid|kp_actoken|wc_actoken|st_dummy|openkey|(/v3/r)?/mpay/(buy_goods_m|pay_m)|)$`)
+
+// mask masks in e what is secret in an order with this query.
+func (e *exchange) mask(query string) {
+	e.URL = strings.Replace(e.URL, query, maskQuery(query), 1)
+	e.Params = maskParams(e.Params)
+	// Of all answers an error page alone repeats the query.
+	e.Reply = strings.ReplaceAll(e.Reply, html.EscapeString(query), html.EscapeString(maskQuery(query)))
+	for i, c := range e.Cookies {
+		if !sessionCookie.MatchString(once(once(c.Value))) {
+			e.Cookies[i].Value = masked
+			e.Reason = strings.ReplaceAll(e.Reason, strconv.Quote(c.Value), strconv.Quote(masked))
+		}
+	}
+}

@@ -3,11 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,10 +31,14 @@ const (
 
 // How much is kept.
 const (
-	maxOrders    = 1000
-	maxCallbacks = 100     // of an order
-	maxReply     = 8 << 10 // bytes of an answer
+	maxKept   = 3000    // orders and callbacks
+	maxReply  = 4 << 10 // bytes of an answer
+	maxFaults = 100     // for orders to come
 )
+
+// maxSearched is how long an order may be for its mistakes to be searched for. A real one is
+// shorter, and the search takes time.
+const maxSearched = 4 << 10
 
 const sandboxAbout = `Usage: midas sandbox [-app-id ID -app-key KEY] [-callback http://127.0.0.1:8080/pay/notify] [flags]
 
@@ -60,7 +64,10 @@ JSON API (a body may be left out; the answer to a callback says accepted, or the
                                     {"status":502} or {"cut":true}, also together
   GET  /api/exchanges?after=SEQ     orders and callbacks after that number, oldest first
 
-State is in memory: the last 1000 orders. It listens on the loopback interface unless -addr says otherwise.
+The answer to a callback also says ok: the backend did right, that is it accepted a payment, or refused
+a forgery with a ret above 0. A backend that is down refuses no forgery.
+
+State is in memory: the last 3000 orders and callbacks. It listens on the loopback interface unless -addr says otherwise.
 `
 
 func runSandbox(ctx context.Context, args []string, t *terminal) int {
@@ -86,13 +93,13 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 		return t.misused(name, fmt.Errorf("%s: all settings are flags", quote(flags.Arg(0))))
 	}
 	appKey := demoAppKey
-	if demo := *appID == "" && len(keys.keys) == 0 && keys.file == ""; demo {
+	if demo := *appID == "" && len(keys.keys) == 0 && keys.file == "" && t.env(keyVariable) == ""; demo {
 		*appID = demoAppID
 	} else {
 		given, err := keys.read(t, "app-key")
 		switch {
 		case *appID == "":
-			return t.misused(name, errors.New("-app-id: missing; give it with -app-key, or neither for the demo app"))
+			return t.misused(name, errors.New("-app-id: missing; give it with the pay key (-app-key, -app-key-file or "+keyVariable+"), or neither for the demo app"))
 		case err != nil:
 			return t.misused(name, err)
 		case len(given) > 1:
@@ -100,10 +107,10 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 		}
 		appKey = given[0]
 	}
-	if err := checkConfig(midas.Config{AppID: *appID, AppKey: appKey}); err != nil {
+	if _, err := newClient(midas.Config{AppID: *appID, AppKey: appKey}); err != nil {
 		return t.misused(name, fmt.Errorf("-app-id: %w", err)) // the key was checked before
 	}
-	if err := checkConfig(midas.Config{AppID: *appID, AppKey: appKey, DeliveryPath: *path}); err != nil {
+	if _, err := newClient(midas.Config{AppID: *appID, AppKey: appKey, DeliveryPath: *path}); err != nil {
 		return t.misused(name, fmt.Errorf("-path: %w", err))
 	}
 	if *callback != "" {
@@ -131,18 +138,22 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
 	base := s.welcome(t, bound, *callback)
 	s.seen = func(e exchange) {
-		fmt.Fprintf(t.out, "%s  %s\n", e.Time.Format(time.TimeOnly), e.summary(base, s.appID))
+		line := e.summary(base, s.appID)
+		if e.ForgeryTaken() {
+			line = t.paint(red, line)
+		}
+		fmt.Fprintf(t.out, "%s  %s\n", e.Time.Format(time.TimeOnly), line)
 		if err := writeRecord(recorded, e); err != nil {
 			t.failed(name, fmt.Errorf("-record: %w", err))
 		}
 	}
 
 	server := &http.Server{
-		Handler:           checkHost(s.handler(), bound.Addr(), hosts),
+		Handler:           s.handler(bound.Addr(), hosts),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		WriteTimeout:      maxDelay + 10*time.Second,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxMessage,                                        // an order is a header
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // live pages end with it
 	}
 	stopped := context.AfterFunc(ctx, func() { server.Close() })
@@ -214,7 +225,7 @@ func checkHost(next http.Handler, listen netip.Addr, hosts []string) http.Handle
 		isAddress := err == nil && (ip.IsLoopback() || ip == listen || listen.IsUnspecified())
 		isName := host == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 		if !isAddress && !isName {
-			http.Error(w, "midas sandbox: the host "+strconv.Quote(r.Host)+" is not this server's; start it with -host NAME to allow a name", http.StatusForbidden)
+			writeError(w, http.StatusForbidden, errors.New("the host "+strconv.Quote(r.Host)+" is not this server's; start it with -host NAME to allow a name"))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -228,31 +239,33 @@ type sandbox struct {
 	path          string // that callbacks are signed for
 	secrets       bool
 	now           func() time.Time
+	bodyTime      time.Duration  // that a caller has for a body
+	start         string         // another one each time it is started
 	seen          func(exchange) // told of every exchange, one after another
 
-	mu      sync.Mutex
-	seq     int           // of the last exchange
-	orders  []*order      // oldest first, refused ones too
-	changed chan struct{} // closed at the next exchange
-}
+	adding sync.Mutex // held longer than mu, so that a slow disk or terminal holds up no page
+	mu     sync.Mutex
+	seq    int // of the last exchange
 
-// An order is an order and what followed it.
-type order struct {
-	exchange
-	login     midas.Login
-	expires   time.Time
-	callbacks []exchange // oldest first
-	last      string     // raw query of the last callback that was not forged
+	exchanges []exchange        // the last ones, oldest first, their numbers without a gap
+	faults    []midastest.Fault // of the next orders
+	changed   chan struct{}     // closed at the next exchange
 }
 
 // newSandbox returns a sandbox that calls back to a URL, or, if that is empty, to a
 // backend of its own that takes every right callback.
 func newSandbox(appID, appKey, callback, path string) *sandbox {
-	s := &sandbox{appID: appID, appKey: appKey, now: time.Now, changed: make(chan struct{}), seen: func(exchange) {}}
-	s.midas = midastest.New(midastest.Config{AppID: appID, AppKey: appKey, OnOrder: s.onOrder, Now: func() time.Time { return s.now() }})
+	s := &sandbox{
+		appID: appID, appKey: appKey, now: time.Now, bodyTime: 5 * time.Second, start: rand.Text(),
+		exchanges: []exchange{}, changed: make(chan struct{}), seen: func(exchange) {},
+	}
+	s.midas = midastest.New(midastest.Config{
+		AppID: appID, AppKey: appKey, Now: func() time.Time { return s.now() },
+		OnOrder: func(a midastest.OrderAttempt) { s.ordered(orderPath, a) },
+	})
 	if callback == "" {
 		s.path = cmp.Or(path, demoPath)
-		client, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: s.path})
+		client, err := newClient(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: s.path})
 		if err != nil {
 			panic(err) // the settings were checked before
 		}
@@ -265,96 +278,62 @@ func newSandbox(appID, appKey, callback, path string) *sandbox {
 	return s
 }
 
-// onOrder keeps what midastest tells of an order.
-func (s *sandbox) onOrder(a midastest.OrderAttempt) {
+// ordered keeps what came of a request for an order, sent to path.
+func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	m := &message{method: "GET", query: a.RawQuery}
-	params := m.params(once)
 	e := exchange{
-		Time: a.Time, Kind: "order", Token: a.Token, URL: orderPath + "?" + a.RawQuery, Params: params, Status: a.Status,
-		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem,
+		Time: a.Time, Kind: "order", Token: a.Token, URL: path + "?" + a.RawQuery, Params: m.params(once), Status: a.Status,
+		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem, OK: a.Problem == "",
 	}
 	for _, c := range a.Cookies {
 		e.Cookies = append(e.Cookies, param{c.Name, c.Value})
 	}
-	if a.BaseString != "" && len(a.RawQuery) <= maxMessage { // the signature is the problem
+	if a.BaseString != "" { // the signature is the problem
 		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
-		e.Mistakes, _ = findMistakes(right, mistakesFor(m, right, nil))
+		if len(a.RawQuery) <= maxSearched {
+			e.Mistakes, _ = findMistakes(right, mistakesFor(m, right, nil))
+		}
 		if !s.secrets {
 			right.params = maskParams(right.params)
 		}
 		e.BaseString = right.base()
 	}
 	if !s.secrets {
-		e.URL, e.Params, e.Reply = maskText(e.URL), maskParams(params), maskText(e.Reply)
+		e.mask(a.RawQuery)
 	}
-	o := &order{exchange: e, login: loginOf(a.Cookies), expires: a.Time.Add(midas.TokenLifetime)}
-	s.add(&o.exchange, func() {
-		s.orders = append(s.orders, o)
-		if len(s.orders) > maxOrders {
-			s.midas.Forget(s.orders[0].Token)
-			s.orders = slices.Delete(s.orders, 0, 1)
-		}
-	})
-}
-
-// loginOf tells the login from the session cookies (protocol.md 4).
-func loginOf(cookies []*http.Cookie) midas.Login {
-	for _, c := range cookies {
-		if c.Name == "session_type" {
-			return map[string]midas.Login{"kp_actoken": midas.QQ, "wc_actoken": midas.WeChat, "st_dummy": midas.Guest, "openkey": midas.H5}[c.Value]
-		}
-	}
-	return ""
-}
-
-// add numbers an exchange, keeps it, and tells the live pages and seen.
-func (s *sandbox) add(e *exchange, keep func()) {
-	if e.reply == nil {
-		e.reply = []byte(e.Reply)
-	}
-	if len(e.reply) > maxReply {
-		e.reply = e.reply[:maxReply]
-		e.Reply = string(e.reply)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seq++
-	e.Seq = s.seq
-	keep()
-	close(s.changed)
-	s.changed = make(chan struct{})
-	s.seen(*e)
-}
-
-// find returns the order with this token, or nil. Its exchange never changes.
-func (s *sandbox) find(token string) *order {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, o := range slices.Backward(s.orders) {
-		if token != "" && o.Token == token {
-			return o
-		}
-	}
-	return nil
+	e.setReply([]byte(e.Reply))
+	s.add(e)
 }
 
 // called keeps a callback of an order.
-func (s *sandbox) called(o *order, e exchange) exchange {
-	e.Token = o.Token
+func (s *sandbox) called(order, e exchange) exchange {
+	e.Token = order.Token
 	if _, query, ok := strings.Cut(e.URL, "?"); ok {
 		m := &message{callback: true, method: "GET", query: query}
 		right := newRecipe(m, s.path, s.appKey)
 		e.Params, e.BaseString = m.params(once), right.base()
 	}
-	s.add(&e, func() {
-		o.callbacks = append(o.callbacks, e)
-		if len(o.callbacks) > maxCallbacks {
-			o.callbacks = slices.Delete(o.callbacks, 0, 1)
+	return s.add(e)
+}
+
+// add numbers an exchange, keeps it, and tells the live pages and seen.
+func (s *sandbox) add(e exchange) exchange {
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	s.mu.Lock()
+	s.seq++
+	e.Seq = s.seq
+	s.exchanges = append(s.exchanges, e)
+	if len(s.exchanges) > maxKept {
+		if oldest := s.exchanges[0]; oldest.Kind == "order" {
+			s.midas.Forget(oldest.Token)
 		}
-		if _, query, ok := strings.Cut(e.URL, "?"); ok && e.Action != "forge" {
-			o.last = query
-		}
-	})
+		s.exchanges = slices.Delete(s.exchanges, 0, 1)
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	s.seen(e)
 	return e
 }
 
@@ -363,20 +342,26 @@ func (s *sandbox) called(o *order, e exchange) exchange {
 func (s *sandbox) since(seq int) ([]exchange, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := map[int]exchange{}
-	for _, o := range s.orders {
-		if o.Seq > seq {
-			found[o.Seq] = o.exchange
-		}
-		for _, c := range o.callbacks {
-			if c.Seq > seq {
-				found[c.Seq] = c
-			}
-		}
-	}
-	exchanges := make([]exchange, 0, len(found))
-	for _, seq := range slices.Sorted(maps.Keys(found)) {
-		exchanges = append(exchanges, found[seq])
-	}
-	return exchanges, s.changed
+	n := min(max(s.seq-seq, 0), len(s.exchanges))
+	return slices.Clone(s.exchanges[len(s.exchanges)-n:]), s.changed
 }
+
+// last returns the last exchange of a token that is as wanted.
+func (s *sandbox) last(token string, wanted func(exchange) bool) (e exchange, found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range slices.Backward(s.exchanges) {
+		if e.Token == token && wanted(e) {
+			return e, true
+		}
+	}
+	return exchange{}, false
+}
+
+// order returns the order with this token.
+func (s *sandbox) order(token string) (order exchange, found bool) {
+	return s.last(token, func(e exchange) bool { return e.Kind == "order" && e.Accepted })
+}
+
+// expiry returns when the token of an order expires.
+func expiry(order exchange) time.Time { return order.Time.Add(midas.TokenLifetime) }

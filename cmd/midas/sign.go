@@ -47,14 +47,14 @@ func runSign(args []string, t *terminal) int {
 	}
 	params := url.Values{}
 	for _, arg := range flags.Args() {
-		name, value, isParam := strings.Cut(arg, "=")
-		if !isParam || name == "" {
-			return t.misused("sign", fmt.Errorf("%s is not NAME=VALUE", quote(arg)))
+		param, value, err := cutParam(arg)
+		if err != nil {
+			return t.misused(name, err)
 		}
-		if params.Has(name) {
-			return t.misused("sign", fmt.Errorf("parameter %s: given twice", quote(name)))
+		if params.Has(param) {
+			return t.misused(name, fmt.Errorf("parameter %s: given twice", quote(param)))
 		}
-		params.Set(name, value)
+		params.Set(param, value)
 	}
 	params.Del("sig")
 	sign, baseString := midas.Sign, midas.BaseString

@@ -13,16 +13,13 @@ type span struct {
 	Marked bool
 }
 
-// maxVisible is how much of a body is shown.
-const maxVisible = 4 << 10
-
 // The names of those that replies have most. (Few fonts have the characters ␊ and ␠.)
 var invisible = map[rune]string{' ': "SP", '\n': "LF", '\r': "CR", '\t': "TAB", 0: "NUL", 0xfeff: "BOM"}
 
-// visible returns the bytes of a reply so that each can be seen: Midas takes no blank, no
-// line end, no byte order mark around its JSON (protocol.md 5).
-func visible(body []byte) []span {
-	rest := body[:min(len(body), maxVisible)]
+// visible returns a reply, or its beginning, so that each byte can be seen: Midas takes no
+// blank, no line end, no byte order mark around its JSON (protocol.md 5).
+func visible(reply string, size int) []span {
+	more := size - len(reply)
 	var spans []span
 	add := func(text string, marked bool) {
 		if n := len(spans); n > 0 && !marked && !spans[n-1].Marked {
@@ -31,11 +28,11 @@ func visible(body []byte) []span {
 			spans = append(spans, span{text, marked})
 		}
 	}
-	for len(rest) > 0 {
-		r, size := utf8.DecodeRune(rest)
+	for len(reply) > 0 {
+		r, width := utf8.DecodeRuneInString(reply)
 		switch {
-		case r == utf8.RuneError && size == 1:
-			add(fmt.Sprintf(`\x%02X`, rest[0]), true)
+		case r == utf8.RuneError && width == 1:
+			add(fmt.Sprintf(`\x%02X`, reply[0]), true)
 		case invisible[r] != "":
 			add(invisible[r], true)
 		case !unicode.IsPrint(r):
@@ -43,18 +40,18 @@ func visible(body []byte) []span {
 		default:
 			add(string(r), false)
 		}
-		rest = rest[size:]
+		reply = reply[width:]
 	}
-	if more := len(body) - maxVisible; more > 0 {
+	if more > 0 {
 		add(fmt.Sprintf("… and %d bytes more", more), true)
 	}
 	return spans
 }
 
 // visibleText is visible as one string, for a terminal.
-func visibleText(body []byte) string {
+func visibleText(reply string, size int) string {
 	var b strings.Builder
-	for _, s := range visible(body) {
+	for _, s := range visible(reply, size) {
 		if s.Marked {
 			b.WriteString("‹" + s.Text + "›")
 		} else {

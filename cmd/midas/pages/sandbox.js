@@ -49,6 +49,7 @@ if (orders) {
   };
   events.onopen = () => show(true);
   events.onerror = () => show(false);
+  events.addEventListener('reload', () => location.reload()); // the sandbox was started anew
   events.onmessage = (event) => {
     const {kind, token, html} = JSON.parse(event.data);
     const list = kind === 'order' ? orders : orders.querySelector(`[data-token="${CSS.escape(token)}"] .callbacks`);
