@@ -20,8 +20,8 @@ import (
 )
 
 // startNginx runs nginx with the site of deploy/nginx.conf, changed where a test must: names of
-// files, port, backend. It returns the site's base URL and its access log.
-func startNginx(t *testing.T, backend *process, certFile, keyFile string) (base, accessLog string) {
+// files, port, backend. It returns the site's base URL and the folder of its logs.
+func startNginx(t *testing.T, backend *process, certFile, keyFile string) (base, logs string) {
 	t.Helper()
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
@@ -34,13 +34,13 @@ func startNginx(t *testing.T, backend *process, certFile, keyFile string) (base,
 	require.NoError(t, err)
 	folder := t.TempDir()
 	address := freeAddress(t)
-	accessLog = filepath.Join(folder, "access.log")
 	for _, change := range [][2]string{
 		{"listen 443 ssl;", "listen " + address + " ssl;"},
 		{"/etc/gameserver/tls/midas.crt", certFile},
 		{"/etc/gameserver/tls/midas.key", keyFile},
 		{"server 127.0.0.1:9001;", "server " + backend.address + ";"},
-		{"/var/log/nginx/midas.log", accessLog},
+		{"/var/log/nginx/midas.log", filepath.Join(folder, "access.log")},
+		{"/var/log/nginx/midas.error.log", filepath.Join(folder, "site.error.log")},
 	} {
 		require.Equal(t, 1, strings.Count(string(site), change[0]), "deploy/nginx.conf: %s", change[0])
 		site = []byte(strings.Replace(string(site), change[0], change[1], 1))
@@ -71,7 +71,7 @@ func startNginx(t *testing.T, backend *process, certFile, keyFile string) (base,
 		<-ended
 	})
 	require.True(t, listens(t.Context(), ended, address), "nginx: %s", tail(filepath.Join(folder, "error.log")))
-	return "https://" + address, accessLog
+	return "https://" + address, folder
 }
 
 // Real nginx with the site in deploy terminates TLS and hands callbacks on, byte for byte.
@@ -81,7 +81,7 @@ func TestNginx(t *testing.T) {
 	fake := newFake(t, "/pay/notify")
 	databaseURL := newDatabase(t, midassql.SQLite)
 	server := startProcess(t, fake, databaseURL, "-delivery-path", "/pay/notify")
-	base, accessLog := startNginx(t, server, cert, key)
+	base, logs := startNginx(t, server, cert, key)
 	midasCalls := trusting(roots, tls.VersionTLS12, 0)
 
 	resp, err := midasCalls.Post(base+"/orders", "application/json", strings.NewReader(goodOrder))
@@ -114,10 +114,22 @@ func TestNginx(t *testing.T) {
 
 	_, err = trusting(roots, tls.VersionTLS10, tls.VersionTLS11).Get(base + "/healthz")
 	require.ErrorContains(t, err, "protocol version")
-	log, err := os.ReadFile(accessLog)
+
+	// The query belongs in no log, also while the server is away.
+	server.kill()
+	require.Equal(t, noAnswer, call(t.Context(), midasCalls, base+"/pay/notify", rawQuery))
+	files, err := filepath.Glob(filepath.Join(logs, "*.log"))
 	require.NoError(t, err)
-	require.Contains(t, string(log), "GET /pay/notify 200")
-	require.NotContains(t, string(log), "openid", "the query does not belong in a log")
+	require.Len(t, files, 3)
+	for _, file := range files {
+		log, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NotContains(t, string(log), "openid", file)
+		if filepath.Base(file) == "access.log" {
+			require.Contains(t, string(log), "GET /pay/notify 200")
+			require.Contains(t, string(log), "GET /pay/notify 502")
+		}
+	}
 }
 
 // signed returns the query of a callback for an order of a gem60, signed for path.
