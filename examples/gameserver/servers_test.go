@@ -130,12 +130,13 @@ func startMariaDB(t *testing.T) *mariaDB {
 	server := program(t, "mariadbd", "/usr/sbin/")
 	folder, as := newFolder(t, "mysql")
 	s.folder = folder
-	data := filepath.Join(folder, "data")
-	require.NoError(t, runIn(folder, slices.Concat(as, []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=" + data})...))
+	// A folder for temporary files of its own: when it starts it deletes those of others.
+	files := []string{"--no-defaults", "--datadir=" + filepath.Join(folder, "data"), "--tmpdir=" + folder}
+	require.NoError(t, runIn(folder, slices.Concat(as, []string{install}, files, []string{"--auth-root-authentication-method=normal", "--skip-test-db"})...))
 	host, port, err := net.SplitHostPort(s.address)
 	require.NoError(t, err)
-	s.args = []string{server, "--no-defaults", "--datadir=" + data, "--bind-address=" + host, "--port=" + port,
-		"--socket=" + filepath.Join(folder, "socket"), "--pid-file=" + filepath.Join(folder, "pid")}
+	s.args = slices.Concat([]string{server}, files, []string{"--bind-address=" + host, "--port=" + port,
+		"--socket=" + filepath.Join(folder, "socket"), "--pid-file=" + filepath.Join(folder, "pid")})
 	if as != nil {
 		s.args = append(s.args, "--user=mysql") // and not runuser, which would be killed in its place
 	}
