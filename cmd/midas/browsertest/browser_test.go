@@ -7,12 +7,14 @@ import (
 	"bufio"
 	"context"
 	"flag"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,27 +62,31 @@ func newShop(t *testing.T) *shop {
 	return s
 }
 
-// startSandbox builds and starts the command, and returns its address.
-func startSandbox(t *testing.T, callback string) string {
+// startSandbox builds the command and starts it at addr. It returns its address and what stops it.
+func startSandbox(t *testing.T, addr, callback string) (address string, stop func()) {
 	binary := filepath.Join(t.TempDir(), "midas")
 	build := exec.Command("go", "build", "-o", binary, "github.com/midas-go/midas/cmd/midas")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
-	cmd := exec.Command(binary, "sandbox", "-addr", "127.0.0.1:0", "-app-id", appID, "-callback", callback)
+	cmd := exec.Command(binary, "sandbox", "-addr", addr, "-app-id", appID, "-callback", callback)
 	cmd.Env = append(os.Environ(), "MIDAS_APP_KEY="+appKey)
-	stdout, err := cmd.StdoutPipe()
+	pipe, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { // after the browser's
+	stdout := bufio.NewReader(pipe)
+	first, err := stdout.ReadString('\n')
+	require.NoError(t, err)
+	var reading sync.WaitGroup
+	reading.Go(func() { _, _ = io.Copy(io.Discard, stdout) }) // or a full pipe would hold it up
+	stop = sync.OnceFunc(func() {
 		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		reading.Wait()
 		require.NoError(t, cmd.Wait(), "it ends well on Ctrl-C")
 	})
-	first, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(first)
+	t.Cleanup(stop) // after the browser's
+	address = regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(first)
 	require.NotEmpty(t, address, first)
-	go func() { _, _ = stdout.Read(make([]byte, 64<<10)) }()
-	return address
+	return address, stop
 }
 
 func request(name string) midas.OrderRequest {
@@ -186,19 +192,19 @@ func save(t *testing.T, name string, png []byte) {
 }
 
 // newSandbox starts the command for a shop, which then orders from it.
-func newSandbox(t *testing.T, shop *shop) (address string) {
-	address = startSandbox(t, shop.url)
+func newSandbox(t *testing.T, shop *shop) (address string, stop func()) {
+	address, stop = startSandbox(t, "127.0.0.1:0", shop.url)
 	gateway := midas.Sandbox()
 	gateway.BaseURL = address
 	var err error
 	shop.client, err = midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
 	require.NoError(t, err)
-	return address
+	return address, stop
 }
 
 func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 	shop := newShop(t)
-	address := newSandbox(t, shop)
+	address, _ := newSandbox(t, shop)
 
 	dashboard := newBrowser(t, "en", "light")
 	do(t, dashboard, chromedp.EmulateViewport(900, 900), chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
@@ -257,11 +263,45 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 	require.ErrorIs(t, err, midas.ErrLoginExpired)
 	do(t, dashboard, chromedp.WaitVisible(css(".order:nth-child(3)"))) // it has arrived
 	require.Equal(t, "refused because a fault was asked for", get(t, dashboard, chromedp.Text(css(".order:first-child > .verdict.bad"))))
+
+	// The other buttons. The newest callback is the first.
+	shop.sloppy.Store(false)
+	press := func(button, newest, amount string) {
+		t.Helper()
+		do(t, dashboard, chromedp.Click(css(card+button)), chromedp.WaitVisible(css(card+newest)))
+		require.Contains(t, get(t, dashboard, chromedp.Text(css(card+newest+" .head"))), amount)
+	}
+	press(`button[data-body*="times"]`, ".callback:first-child:nth-last-child(5)", "60 Q-points") // two more than the three
+	press(`button[data-body*="percent"]`, ".callback:first-child:nth-last-child(6)", "57 Q-points · 5.70 yuan")
+	press(`button[data-post$="/expire"]`, "[data-action=expire]:first-child", "60 Q-points")
+	do(t, phone, chromedp.Click(css(`button[data-body*="percent"]`)), chromedp.WaitVisible(css("[role=status].good")))
+	do(t, dashboard, chromedp.WaitVisible(css(card+"[data-action=pay]:first-child:nth-last-child(8)")))
+	require.Contains(t, get(t, dashboard, chromedp.Text(css(card+".callback:first-child .head"))), "57 Q-points")
+	do(t, phone, chromedp.Click(css(`button[data-post$="/cancel"]`)))
+	do(t, dashboard, chromedp.WaitVisible(css(card+".callback:first-child:nth-last-child(9)")))
+	require.Contains(t, get(t, dashboard, chromedp.Text(css(card+".callback:first-child"))), "The player left the cashier.")
+	require.Equal(t, "Cancelled. Nothing was charged.", get(t, phone, chromedp.Text(css("[role=status].good"))))
+}
+
+func TestAnOpenDashboardShowsTheSandboxThatWasStartedAnew(t *testing.T) {
+	shop := newShop(t)
+	address, stop := newSandbox(t, shop)
+	shop.order(t, "屠龙刀")
+	tab, cancel := chromedp.NewContext(newBrowser(t, "en", "light")) // not one that minds a lost connection
+	t.Cleanup(cancel)
+	do(t, tab, chromedp.Navigate(address+"/"), chromedp.WaitVisible(css(".order")), chromedp.WaitVisible(css("#live.on")))
+	shop.order(t, "倚天剑")
+	do(t, tab, chromedp.WaitVisible(css(".order:nth-child(2)"))) // it came with a number
+	stop()
+	startSandbox(t, strings.TrimPrefix(address, "http://"), shop.url)
+	do(t, tab, chromedp.WaitVisible(css("#none"))) // no orders yet
+	shop.order(t, "axe")
+	do(t, tab, chromedp.WaitVisible(css(".order:only-child")))
 }
 
 func TestMarkupInAnOrderIsText(t *testing.T) {
 	shop := newShop(t)
-	address := newSandbox(t, shop)
+	address, _ := newSandbox(t, shop)
 	const markup = `</h1><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`
 	harmless := func(tab context.Context) {
 		require.Zero(t, get(t, tab, chromedp.Evaluate[int]("window.hacked || 0")))
@@ -270,6 +310,7 @@ func TestMarkupInAnOrderIsText(t *testing.T) {
 
 	tab := newBrowser(t, "zh-CN,zh;q=0.9", "dark")
 	do(t, tab, chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+	require.Equal(t, "rgb(20, 23, 28)", get(t, tab, chromedp.Evaluate[string]("getComputedStyle(document.body).backgroundColor")), "dark")
 	require.Equal(t, "实时", get(t, tab, chromedp.Text(css("#live"))))
 	order := shop.order(t, markup) // arrives live
 	require.Equal(t, markup, get(t, tab, chromedp.Text(css(".order h2"))))
