@@ -260,6 +260,36 @@ func TestHealthFollowsTheDatabase(t *testing.T) {
 	require.Eventually(t, func() bool { return health() == http.StatusOK }, 10*time.Second, 50*time.Millisecond)
 }
 
+// A server that starts neither waits for those who write, nor lets anybody wait behind it.
+func TestAStartHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL} { // SQLite has one writer
+		t.Run(string(dialect), func(t *testing.T) {
+			databaseURL := newDatabase(t, dialect)
+			fake := newFake(t, "/pay/notify")
+			startProcess(t, fake, databaseURL)
+			db := reader(t, databaseURL)
+			writer, err := db.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			defer writer.Rollback()
+			_, err = writer.ExecContext(t.Context(), db.insertItem, "player", "-uncommitted", "gem60", 1)
+			require.NoError(t, err)
+			_, err = writer.ExecContext(t.Context(), `INSERT INTO midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at)
+				VALUES ('player', '-uncommitted', 'token', '1', '[]', 0, 0, 0)`)
+			require.NoError(t, err)
+
+			server := startProcess(t, fake, databaseURL)
+			token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+			require.NoError(t, err)
+			rawQuery, err := fake.Callback(token, midastest.BillNo("-start-1"))
+			require.NoError(t, err)
+			require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+			require.NoError(t, writer.Rollback())
+			requireExactlyOnce(t, databaseURL, []payment{{"player", "-start-1", "gem60", 1}})
+		})
+	}
+}
+
 // Tencent's bring-up step: verified, logged, answered OK, and nothing granted, although no such
 // order was ever stored.
 func TestDryRun(t *testing.T) {
