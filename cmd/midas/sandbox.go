@@ -36,8 +36,8 @@ const (
 	maxFaults = 100     // for orders to come
 )
 
-// maxSearched is how long an order may be for its mistakes to be searched for. A real one is
-// shorter, and the search takes time.
+// maxSearched is how long an order may be for its mistakes to be searched for: the search takes
+// time, and orders are mostly a quarter of that.
 const maxSearched = 4 << 10
 
 const sandboxAbout = `Usage: midas sandbox [-app-id ID -app-key KEY] [-callback http://127.0.0.1:8080/pay/notify] [flags]
@@ -60,8 +60,8 @@ JSON API (a body may be left out; the answer to a callback says accepted, or the
   POST /api/orders/TOKEN/forge      a callback signed with a wrong key: your backend has to refuse it
   POST /api/orders/TOKEN/expire     a payment after the token expired
   POST /api/orders/TOKEN/cancel     the player leaves: no callback
-  POST /api/next                    what the next order gets: {"ret":1018}, {"delay_ms":3000}, {"html":true},
-                                    {"status":502} or {"cut":true}, also together
+  POST /api/next                    what the next order gets: {"ret":1018}, {"html":true} or {"status":502},
+                                    and with any of them or alone {"delay_ms":3000} and {"cut":true}
   GET  /api/exchanges?after=SEQ     orders and callbacks after that number, oldest first
 
 The answer to a callback also says ok: the backend did right, that is it accepted a payment, or refused
@@ -153,7 +153,7 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		WriteTimeout:      maxDelay + 10*time.Second,
-		MaxHeaderBytes:    maxMessage,                                        // an order is a header
+		MaxHeaderBytes:    maxMessage,                                        // which an order is; net/http adds 4 KiB
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // live pages end with it
 	}
 	stopped := context.AfterFunc(ctx, func() { server.Close() })

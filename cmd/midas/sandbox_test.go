@@ -768,6 +768,18 @@ func TestTheDashboardShowsWhatADeveloperLooksFor(t *testing.T) {
 	require.Less(t, newest, older)
 }
 
+func TestTheCashierBeginsWithTheLoginsOwnPayMethod(t *testing.T) {
+	t.Parallel()
+	base := serve(t, "")
+	right := rawSign(rawAppKey, "/v3/r/mpay/buy_goods_m", rawOrder(), func(v string) string { return v })
+	for session, want := range map[string]string{"session_id=openid; session_type=kp_actoken": "qqwallet", "session_id=hy_gameid; session_type=wc_actoken": "wechat"} {
+		call(t, "GET", rawOrderURL(base, rawOrder(), right), "", map[string]string{"Cookie": session + "; org_loc=%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"})
+		exchanges := exchangesOf(t, base)
+		_, cashier := call(t, "GET", base+cashierPath(rawAppID, exchanges[len(exchanges)-1].Token), "", nil)
+		require.Equal(t, []string{`value="` + want + `" checked`}, regexp.MustCompile(`value="\w+" checked`).FindAllString(cashier, -1))
+	}
+}
+
 // Each button of the pages, pressed as their script does.
 func TestEachButtonDoesWhatItSays(t *testing.T) {
 	t.Parallel()
