@@ -243,10 +243,10 @@ type sandbox struct {
 	start         string         // another one each time it is started
 	seen          func(exchange) // told of every exchange, one after another
 
-	adding sync.Mutex // held longer than mu, so that a slow disk or terminal holds up no page
-	mu     sync.Mutex
-	seq    int // of the last exchange
+	adding sync.Mutex // is held while seen is told; mu is not, so that a slow disk or terminal holds up no page
 
+	mu        sync.Mutex
+	seq       int               // of the last exchange
 	exchanges []exchange        // the last ones, oldest first, their numbers without a gap
 	faults    []midastest.Fault // of the next orders
 	changed   chan struct{}     // closed at the next exchange
