@@ -84,10 +84,10 @@ func (s *sandbox) serveOrder(w http.ResponseWriter, r *http.Request) {
 // serveWrongPath answers where there is no call, and shows it.
 func (s *sandbox) serveWrongPath(w http.ResponseWriter, r *http.Request) {
 	const problem = "there is no such call: orders go to " + orderPath + "; " + ysdkPrefix + " stands in the signed path alone"
-	http.Error(w, problem, http.StatusNotFound)
 	s.ordered(r.URL.EscapedPath(), midastest.OrderAttempt{
 		Time: s.now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Status: http.StatusNotFound, Body: problem + "\n", Problem: problem,
 	})
+	http.Error(w, problem, http.StatusNotFound)
 }
 
 // payment is the body of an action. The zero value pays what was ordered, once.
