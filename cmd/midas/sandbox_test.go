@@ -946,7 +946,7 @@ func TestSandboxSaysWhatIsWrongWithItsFlags(t *testing.T) {
 		require.Contains(t, stderr, c.want, name)
 		require.NotContains(t, stdout+stderr, "secret-key", name)
 	}
-	code, _, stderr := runWith(t, "", map[string]string{"MIDAS_APP_KEY": "secret-key"}, "sandbox")
+	code, _, stderr := runWith(t, "", map[string]string{"MIDAS_APP_KEY": "secret-key"}, "sandbox", "-addr", "256.0.0.1:1")
 	require.Equal(t, exitUsage, code, "a key in the environment is not forgotten in silence")
 	require.Contains(t, stderr, "-app-id: missing")
 }
