@@ -46,7 +46,8 @@ func (s *sandbox) handler(listen netip.Addr, hosts []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			// The server has no limit for reading a request whole, since orders may be delayed. This
-			// one holds for the rest of a body, too, that net/http reads after the answer.
+			// one holds for the rest of a body, too, that net/http reads after the answer; for the
+			// next request it sets another.
 			http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyTime))
 		}
 		checked.ServeHTTP(w, r)
@@ -279,7 +280,6 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if err != nil {
 		return fmt.Errorf("the body: %w", err)
 	}
-	http.NewResponseController(w).SetReadDeadline(time.Time{}) // nothing of it is left
 	if len(body) == 0 {
 		return nil
 	}
