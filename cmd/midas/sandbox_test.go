@@ -416,6 +416,7 @@ func TestOtherSitesAndOtherNamesAreRefused(t *testing.T) {
 		"an image on another site":         {"GET", base + "/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
 		"one on another port":              {"GET", base + "/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "same-site"}, 403},
 		"the same for a call there is not": {"GET", base + "/v3/r/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
+		"the same for another call":        {"GET", base + "/mpay/pay_m", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
 		"an order in the address bar":      {"GET", base + "/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "none"}, 200},
 		"a link to the dashboard":          {"GET", base + "/", map[string]string{"Sec-Fetch-Site": "cross-site"}, 200},
 	} {
