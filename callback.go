@@ -157,7 +157,8 @@ func splitQuery(dst []param, rawQuery string, plus byte) ([]param, error) {
 		return nil, &ParamError{"query", "over 16 KiB"}
 	}
 	params := dst
-	for pair := range strings.SplitSeq(rawQuery, "&") { // ";" is data
+	for pair, rest := "", rawQuery; rest != ""; {
+		pair, rest, _ = strings.Cut(rest, "&") // ";" is data
 		if pair == "" {
 			continue
 		}
@@ -204,19 +205,21 @@ func unescape(s string, plus byte) string {
 	if plain == len(s) {
 		return s
 	}
-	b := append(make([]byte, 0, len(s)), s[:plain]...)
+	var b strings.Builder
+	b.Grow(len(s))
+	b.WriteString(s[:plain])
 	for i := plain; i < len(s); i++ {
 		switch {
 		case s[i] == '+':
-			b = append(b, plus)
+			b.WriteByte(plus)
 		case s[i] == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
-			b = append(b, fromHex(s[i+1])<<4|fromHex(s[i+2]))
+			b.WriteByte(fromHex(s[i+1])<<4 | fromHex(s[i+2]))
 			i += 2
 		default:
-			b = append(b, s[i])
+			b.WriteByte(s[i])
 		}
 	}
-	return string(b)
+	return b.String()
 }
 
 func isHex(b byte) bool {
