@@ -20,6 +20,8 @@
 //	})
 //	mux.Handle("/pay/notify", client.DeliveryHandler(deliver))
 //
+// A runnable example with its output is in midassql/dbtest/example_test.go.
+//
 // # Items that live elsewhere
 //
 // Where the items are not in this database (another server's, a game process's memory)

@@ -42,7 +42,7 @@ def url(site, path, params, sig, sig_enc=E, value=E):
     return site + path + "?" + "&".join(f"{k}={value(v)}" for k, v in params.items()) + "&sig=" + sig_enc(sig)
 
 
-# The documented callback (Tencent, mobile item direct-purchase) and an order of the seed's shape.
+# The documented callback (Tencent, mobile item direct-purchase) and an order as YSDK wants it.
 CALLBACK = dict(
     amt="320", appid="1101255891", appmeta="customkey*qdqb*qq", billno="-APPDJSX18246-20140401-1206311492", clientver="android",
     openid="F11669C63D76BAB0BC2F6CC869B19E53", payamt_coins="0", payitem="G1*20*2", providetype="5", pubacct_payamt_coins="",
@@ -89,7 +89,7 @@ request("the other environment's key, request", ["other-key"], keys=(OTHER, KEY)
 request("the PHP SDK's mapping of the key", ["key-mapped"], keys=("a-b_c",), key="a+b/c&")
 
 # The path and the method.
-callback("the order's path (the seed's mistake)", ["order-path"], signed=ORDER)
+callback("the order's path (met most often)", ["order-path"], signed=ORDER)
 callback("the older order's path", ["order-path-msdk"], signed="/mpay/buy_goods_m")
 callback("a trailing slash more", ["trailing-slash"], signed=NOTIFY + "/")
 callback("a trailing slash less", ["trailing-slash"], path="/pay/notify/", url_path="/pay/notify/", signed="/pay/notify")
