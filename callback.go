@@ -150,8 +150,9 @@ func (c *Client) signedParams(params []param) []param {
 }
 
 // splitQuery reads a raw query as Midas writes it (protocol.md 5), which no standard
-// parser does, and returns its parameters, appended to dst and sorted by name. A bare "+" is read as plus. It
-// refuses what no signature could make safe: odd names, repeated names, another protocol.
+// parser does, and returns its parameters, appended to dst and sorted by name. A bare "+"
+// is read as plus. It refuses what no signature could make safe: odd names, repeated names,
+// another protocol.
 func splitQuery(dst []param, rawQuery string, plus byte) ([]param, error) {
 	if len(rawQuery) > maxQueryBytes {
 		return nil, &ParamError{"query", "over 16 KiB"}
@@ -407,10 +408,12 @@ func knownName(name string) string {
 // Every GET gets status 200 and the bytes of a [Reply] with their Content-Length, any other
 // method 405. The answer goes out after Config.AnswerTimeout at the latest: without a
 // result by then it is ret 1. A panic of deliver is caught, logged with its stack, and is
-// ret 1 too. Each call is logged once; callbacks that are refused at Warn level, ten a
-// minute at the most of those that do not verify, and ten of those that do. A delivery that succeeds after ret 1 was sent, or after Midas hung
-// up, is logged at Error level with its billno: the charge may have been cancelled, so
-// it must be reconciled.
+// ret 1 too.
+//
+// Each call is logged once; callbacks that are refused at Warn level, ten a minute at the
+// most of those that do not verify, and ten of those that do. A delivery that succeeds after
+// ret 1 was sent, or after Midas hung up, is logged at Error level as well, with its billno:
+// the charge may have been cancelled, so it must be reconciled.
 //
 // It panics if Config.DeliveryPath is empty or deliver is nil. The handler is safe for
 // concurrent use.
@@ -437,7 +440,7 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			return
 		}
 		p := payment{d.OpenID, d.BillNo}
-		result := c.run(r.Context(), deliver, d, p)
+		result := c.run(r.Context(), deliver, d, p, start)
 		hungUp := r.Context().Err() != nil
 		sent := send(w, result.reply)
 		c.logDelivery(r.Context(), p, result, start)
@@ -466,15 +469,16 @@ func send(w http.ResponseWriter, reply Reply) error {
 // A payment is what the log needs to know of a Delivery, which is the DeliverFunc's.
 type payment struct{ openID, billNo string }
 
-// A result is what became of a delivery: the answer, and the error's text if there is one.
+// A result is what became of a delivery: the answer, the error's text if there is one, and the
+// stack if DeliverFunc panicked.
 type result struct {
-	reply Reply
-	err   string
+	reply      Reply
+	err, stack string
 }
 
 // run runs deliver and returns its result, or ret 1 once the answer must go out. Then
 // deliver goes on in the background; see Wait.
-func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p payment) result {
+func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p payment, start time.Time) result {
 	answerBy := time.NewTimer(c.cfg.AnswerTimeout)
 	defer answerBy.Stop()
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DeliverTimeout)
@@ -487,12 +491,18 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p pa
 	go func() {
 		defer c.running.done()
 		defer cancel()
-		res := c.callSafely(ctx, deliver, d, p)
-		if answered.CompareAndSwap(false, true) {
-			results <- res
-		} else if res.reply.Ret == 0 {
-			c.logUnanswered(p, "delivered after ret 1 was answered")
-		}
+		res := result{reply: Reply{1, "system_busy"}, err: "DeliverFunc ended its goroutine"}
+		defer func() { // a deferred call, for a DeliverFunc that ends its goroutine
+			switch {
+			case answered.CompareAndSwap(false, true):
+				results <- res
+			case res.reply.Ret == 0:
+				c.logUnanswered(p, "delivered after ret 1 was answered")
+			case res.stack != "":
+				c.logDelivery(context.WithoutCancel(ctx), p, res, start)
+			}
+		}()
+		callSafely(ctx, deliver, d, &res)
 	}()
 
 	select {
@@ -500,7 +510,7 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p pa
 		return res
 	case <-answerBy.C:
 		if answered.CompareAndSwap(false, true) {
-			return result{Reply{1, "system_busy"}, "no result in time"}
+			return result{reply: Reply{1, "system_busy"}, err: "no result in time"}
 		}
 		return <-results
 	}
@@ -508,23 +518,23 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p pa
 
 // callSafely calls deliver. Only a nil that it returns becomes an answer 0: a panic, also of
 // the error that it returns, is ret 1.
-func (c *Client) callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery, p payment) (res result) {
+func callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery, res *result) {
 	returned := false
 	defer func() {
-		if !returned {
-			cause := recover()
-			c.cfg.Logger.ErrorContext(ctx, "midas: DeliverFunc panicked",
-				"panic", fmt.Sprint(cause), "billno", p.billNo, "stack", string(debug.Stack()))
-			res = result{Reply{1, "system_busy"}, fmt.Sprint("DeliverFunc panicked: ", cause)}
+		if returned {
+			return
+		}
+		if cause := recover(); cause != nil {
+			*res = result{Reply{1, "system_busy"}, fmt.Sprint("DeliverFunc panicked: ", cause), string(debug.Stack())}
 		}
 	}()
 	err := deliver(ctx, d)
-	res.reply = ReplyTo(err)
+	text := ""
 	if err != nil {
-		res.err = err.Error()
+		text = err.Error()
 	}
+	*res = result{reply: ReplyTo(err), err: text}
 	returned = true
-	return res
 }
 
 // Wait returns when every DeliverFunc that is running has returned, also those whose
@@ -596,6 +606,9 @@ func (c *Client) logDelivery(ctx context.Context, p payment, res result, start t
 		slog.Duration("duration", time.Since(start)))
 	if res.err != "" {
 		attrs = append(attrs, slog.String("error", res.err))
+	}
+	if res.stack != "" {
+		attrs = append(attrs, slog.String("stack", res.stack))
 	}
 	c.cfg.Logger.LogAttrs(ctx, level, "midas: callback", attrs...)
 }

@@ -773,8 +773,10 @@ func TestADeliverFuncThatEndsItsGoroutineIsAnswered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := callbackClient(t)
+		start := time.Now()
 		w := serve(c.DeliveryHandler(func(context.Context, *midas.Delivery) error { runtime.Goexit(); return nil }), "GET", signed(nil))
 		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, w.Body.String())
+		require.Zero(t, time.Since(start), "at once")
 		require.NoError(t, c.Wait(t.Context()))
 	})
 }
@@ -862,10 +864,25 @@ func TestAPanicIsLoggedWithItsStack(t *testing.T) {
 	h := callbackClient(t, log.attach).DeliveryHandler(func(context.Context, *midas.Delivery) error { panic("no map") })
 	serve(h, "GET", signed(nil))
 	lines := log.lines(t)
-	require.Len(t, lines, 2)
-	require.Equal(t, "no map", lines[0]["panic"])
+	require.Len(t, lines, 1)
 	require.Contains(t, lines[0]["stack"], "TestAPanicIsLoggedWithItsStack")
-	require.Equal(t, "DeliverFunc panicked: no map", lines[1]["error"])
+	require.Equal(t, "DeliverFunc panicked: no map", lines[0]["error"])
+	require.Equal(t, "-APPDJ0-1", lines[0]["billno"])
+}
+
+func TestALatePanicIsLoggedWithItsStack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log journal
+		c := callbackClient(t, log.attach)
+		serve(c.DeliveryHandler(func(context.Context, *midas.Delivery) error { time.Sleep(time.Minute); panic("late") }), "GET", signed(nil))
+		require.NoError(t, c.Wait(t.Context()))
+		lines := log.lines(t)
+		require.Len(t, lines, 2)
+		require.Equal(t, "no result in time", lines[0]["error"])
+		require.Equal(t, "DeliverFunc panicked: late", lines[1]["error"])
+		require.Contains(t, lines[1]["stack"], "TestALatePanicIsLoggedWithItsStack")
+	})
 }
 
 func TestAFloodOfForgeriesDoesNotFillADisk(t *testing.T) {

@@ -322,6 +322,31 @@ func TestShortSecretsDoNotGarbleTheDiagnosis(t *testing.T) {
 	require.Equal(t, midas.Error{Ret: 1018, Msg: "who are you, openkey=[redacted]", Code: "1018--2-20"}, *refused)
 }
 
+// The longest credentials that are accepted, all of characters that need a pattern.
+func TestLongSecretsAreMaskedToo(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		fmt.Fprintf(w, "<p>%s</p>", entities(r.URL.Query().Get("openkey")))
+	})
+	req := goldenOrder()
+	req.OpenKey = strings.Repeat("-/+=", 256)
+	req.PFKey = "secret-" + strings.Repeat("=", 10) + "-tail"                            // holds what another one is
+	req.Extra = url.Values{"a": {strings.Repeat("=", 10)}, "z": {"x" + req.PFKey + "y"}} // and is held
+	_, err := g.client(t).CreateOrder(t.Context(), req)
+	var unusable *midas.ResponseError
+	require.ErrorAs(t, err, &unusable)
+	require.Equal(t, "<p>[redacted]</p>", unusable.Excerpt)
+
+	g = newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		fmt.Fprintf(w, "<p>%s</p>", r.URL.Query().Get("z"))
+	})
+	_, err = g.client(t).CreateOrder(t.Context(), req)
+	require.ErrorAs(t, err, &unusable)
+	require.Equal(t, "<p>[redacted]</p>", unusable.Excerpt)
+}
+
 func TestARefusalIsLoggedAsAGroup(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer

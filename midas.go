@@ -65,6 +65,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Defaults of Config, and limits.
@@ -137,7 +138,8 @@ type Config struct {
 	MaxRetries int
 
 	// RetryDelay is the wait before the first repeated try; each further wait is twice as
-	// long, and up to half of it is taken off at random. Zero means 100 ms.
+	// long, and up to half of it is taken off at random. Zero means 100 ms; negative or over a
+	// minute is refused.
 	// Negative or over a minute is refused.
 	RetryDelay time.Duration
 
@@ -255,7 +257,7 @@ func (cfg Config) validate() error {
 // badlyCopied reports whether a value holds what a copy from a page brings along.
 func badlyCopied(s string) bool {
 	const quotes = "\"'“”"
-	return strings.Trim(s, quotes) != s ||
+	return strings.Trim(s, quotes) != s || len(s) > maxSecret || !utf8.ValidString(s) ||
 		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
 }
 
@@ -268,7 +270,7 @@ func (g Gateway) wrong() string {
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return `BaseURL is not of the form "https://host"`
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+	case u.User != nil || strings.ContainsAny(g.BaseURL, "?#"):
 		return "BaseURL holds a user, a query or a fragment"
 	case strings.HasSuffix(u.Path, buyGoods), strings.HasSuffix(u.Path, "/mpay"):
 		return `BaseURL goes too far: leave "/mpay/buy_goods_m" out`
@@ -466,7 +468,8 @@ type fault struct {
 
 func (f *fault) Error() string { return f.text }
 
-// Is and As match the cause. Unwrap would hand it out, and its own text may repeat a secret.
+// Is and As match the cause. There is no Unwrap, since what prints a chain of errors would
+// print the cause's own text, and that may repeat a secret.
 func (f *fault) Is(target error) bool { return errors.Is(f.cause, target) }
 func (f *fault) As(target any) bool   { return errors.As(f.cause, target) }
 

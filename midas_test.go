@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,8 @@ func TestNewNamesEachWrongField(t *testing.T) {
 		{"a key with a no-break space", func(cfg *midas.Config) { cfg.AppKey += "\u00a0" }, "AppKey", "whitespace"},
 		{"a key with an ideographic space", func(cfg *midas.Config) { cfg.AppKey += "\u3000" }, "AppKey", "whitespace"},
 		{"a key with a zero-width space", func(cfg *midas.Config) { cfg.AppKey += "\u200b" }, "AppKey", "invisible"},
+		{"a key that is not UTF-8", func(cfg *midas.Config) { cfg.AppKey += "\xff" }, "AppKey", "copied"},
+		{"a key of 1025 bytes", func(cfg *midas.Config) { cfg.AppKey = strings.Repeat("-", 1025) }, "AppKey", "copied"},
 		{"a key in quotes", func(cfg *midas.Config) { cfg.AppKey = `"` + cfg.AppKey + `"` }, "AppKey", "quotes"},
 		{"a gateway without BaseURL", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{PayToken: true} }, "Gateway", "Sandbox()"},
 		{"a BaseURL without scheme", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "ysdk.qq.com" }, "Gateway", "https://host"},
@@ -59,6 +62,7 @@ func TestNewNamesEachWrongField(t *testing.T) {
 		{"a BaseURL with a password", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://a:b@ysdk.qq.com" }, "Gateway", "user"},
 		{"a BaseURL with a query", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com?a=b" }, "Gateway", "query"},
 		{"a BaseURL with a fragment", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com#x" }, "Gateway", "fragment"},
+		{"a BaseURL with an empty fragment", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com#" }, "Gateway", "fragment"},
 		{"a BaseURL with half the API path", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com/mpay/" }, "Gateway", "leave"},
 		{"a BaseURL with the API path", func(cfg *midas.Config) { cfg.Gateway.BaseURL = "https://ysdk.qq.com/mpay/buy_goods_m" }, "Gateway", "leave"},
 		{"a prefix without /", func(cfg *midas.Config) { cfg.Gateway.SignPrefix = "v3/r" }, "Gateway", "prefix"},

@@ -35,6 +35,10 @@ const (
 	maxGoodsURL    = 511           // bytes
 	maxMetadata    = 128           // bytes
 	maxTotal       = 2_000_000_000 // fen
+
+	// maxSecret is the library's own limit, in bytes, on what the app sends as credentials:
+	// several times what was ever seen, and little enough to be searched for in an answer.
+	maxSecret = 1024
 )
 
 // An Item is something a player buys: its id in the game's catalogue, the price of one,
@@ -53,7 +57,7 @@ type OrderRequest struct {
 	Login  Login  // how the player logged in; required
 	OpenID string // the player, case-sensitive; required
 
-	// OpenKey is the player's credential; required. On YSDK: for QQ the value the app
+	// OpenKey is the player's credential, at most 1024 bytes as all of them; required. On YSDK: for QQ the value the app
 	// calls pay_token, for WeChat the access_token, for guests any text. On the older
 	// gateways: the access_token.
 	OpenKey string
@@ -83,7 +87,8 @@ type OrderRequest struct {
 	MaxQuantity int
 
 	// Extra holds parameters that this struct does not know, one value each. They are
-	// signed like all others. A name from protocol.md 3 is refused.
+	// signed like all others. A name from protocol.md 3 is refused, and so is a value that
+	// is over 1024 bytes or not UTF-8.
 	Extra url.Values
 }
 
@@ -102,6 +107,7 @@ type Order struct {
 // safe: an order moves no money. Errors are a [*ParamError] (nothing was sent), an
 // [*Error] (Midas refused; see [ErrLoginExpired]), a [*ResponseError] (no usable answer),
 // ctx.Err() when ctx ended, or the network fault, whose cause errors.Is and errors.As match.
+// (What errors.As takes out of a fault is the transport's own error: branch on it, do not log it.)
 // One try takes as long as Config.HTTPClient allows, 5 s by default, so that three take over
 // 15 s: give ctx the time that the app waits.
 func (c *Client) CreateOrder(ctx context.Context, req OrderRequest) (*Order, error) {
@@ -238,6 +244,13 @@ func (r *OrderRequest) validate(g Gateway) error {
 			return refuse(required.name, "missing; it comes from the player's login")
 		}
 	}
+	for _, secret := range []struct{ name, value string }{
+		{"openid", r.OpenID}, {"openkey", r.OpenKey}, {"pay_token", r.PayToken}, {"pfkey", r.PFKey},
+	} {
+		if len(secret.value) > maxSecret || !utf8.ValidString(secret.value) {
+			return refuse(secret.name, "over %d bytes, or not UTF-8", maxSecret)
+		}
+	}
 	if r.Login == Guest {
 		if utf8.RuneCountInString(r.OpenID) > maxGuestOpenID {
 			return refuse("openid", "a guest's has at most %d characters", maxGuestOpenID)
@@ -303,6 +316,8 @@ func (r *OrderRequest) validate(g Gateway) error {
 			return refuse(strconv.Quote(name), "a name in Extra holds letters, digits and _ . - only")
 		case len(r.Extra[name]) > 1:
 			return refuse(name, "%d values in Extra, want one", len(r.Extra[name]))
+		case len(r.Extra.Get(name)) > maxSecret || !utf8.ValidString(r.Extra.Get(name)):
+			return refuse(name, "over %d bytes, or not UTF-8", maxSecret)
 		}
 	}
 	return nil
@@ -397,7 +412,7 @@ func decodeOrderAnswer(body []byte) (*orderAnswer, error) {
 	var answer orderAnswer
 	err := json.Unmarshal(body, &answer)
 	var mismatch *json.UnmarshalTypeError
-	if errors.As(err, &mismatch) { // a refusal may come with "url_params":[]; such a field stays empty
+	if errors.As(err, &mismatch) { // a refusal may come with "url_params":[]; such a field is skipped
 		err = nil
 	}
 	switch {
@@ -410,7 +425,7 @@ func decodeOrderAnswer(body []byte) (*orderAnswer, error) {
 	case *answer.Ret == 0 && (answer.Token == "" || answer.URLParams == ""):
 		return nil, errors.New("ret is 0, but token or url_params is missing")
 	case *answer.Ret == 0 && strings.ContainsRune(answer.Token+answer.URLParams, utf8.RuneError):
-		return nil, errors.New("url_params is not UTF-8, so it cannot be handed on as received")
+		return nil, errors.New("token or url_params is not UTF-8, so it cannot be handed on as received")
 	}
 	return &answer, nil
 }

@@ -1,11 +1,13 @@
 package midas
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -113,6 +115,8 @@ const shortSecret = 4
 // redact masks in text from outside every secret, in whatever notation a proxy or a server
 // repeats it, and anything that looks like the query of a URL.
 func redact(text string, secrets []string) string {
+	// One secret may hold another: the longer one first.
+	slices.SortFunc(secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	for _, secret := range secrets {
 		if len(secret) >= shortSecret {
 			text = regexp.MustCompile(anyNotation(secret)).ReplaceAllLiteralString(text, redacted)
@@ -122,8 +126,9 @@ func redact(text string, secrets []string) string {
 	return secretInText.ReplaceAllString(text, "${1}"+redacted)
 }
 
-// anyNotation returns a pattern for s in which each character may stand as it is, be
-// percent-encoded once or twice, be an HTML entity, or be escaped as in JSON.
+// anyNotation returns a pattern for s in which each character other than letters and digits
+// may stand as it is, be percent-encoded any number of times, be an HTML entity, or be escaped
+// as in JSON. s is UTF-8 and at most maxSecret bytes: a pattern has its limits too.
 func anyNotation(s string) string {
 	var b strings.Builder
 	for _, c := range s {
@@ -134,7 +139,7 @@ func anyNotation(s string) string {
 		}
 		fmt.Fprintf(&b, `(?:\\?%s|(?i:`, raw)
 		for _, octet := range []byte(string(c)) {
-			fmt.Fprintf(&b, `%%(?:25)?%02x`, octet)
+			fmt.Fprintf(&b, `%%(?:25)*%02x`, octet)
 		}
 		fmt.Fprintf(&b, `|&#0*%d;|&#x0*%x;|\\u%04x)`, c, c, c)
 		for entity, char := range map[string]rune{"&amp;": '&', "&lt;": '<', "&gt;": '>', "&quot;": '"', "&apos;": '\'', " ": '+', `\+`: ' '} {
