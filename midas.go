@@ -140,7 +140,6 @@ type Config struct {
 	// RetryDelay is the wait before the first repeated try; each further wait is twice as
 	// long, and up to half of it is taken off at random. Zero means 100 ms; negative or over a
 	// minute is refused.
-	// Negative or over a minute is refused.
 	RetryDelay time.Duration
 
 	// DeliverTimeout is when a DeliverFunc's context ends, AnswerTimeout when the answer
