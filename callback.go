@@ -491,7 +491,7 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p pa
 	go func() {
 		defer c.running.done()
 		defer cancel()
-		res := result{reply: Reply{1, "system_busy"}, err: "DeliverFunc ended its goroutine"}
+		res := result{reply: Reply{1, "system_busy"}, err: "DeliverFunc did not return"}
 		defer func() { // a deferred call, for a DeliverFunc that ends its goroutine
 			switch {
 			case answered.CompareAndSwap(false, true):
@@ -516,14 +516,10 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p pa
 	}
 }
 
-// callSafely calls deliver. Only a nil that it returns becomes an answer 0: a panic, also of
-// the error that it returns, is ret 1.
+// callSafely calls deliver and sets res. Only a nil that it returns becomes an answer 0: a
+// panic, also of the error that it returns, is ret 1; panic(nil) leaves res as it is.
 func callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery, res *result) {
-	returned := false
 	defer func() {
-		if returned {
-			return
-		}
 		if cause := recover(); cause != nil {
 			*res = result{Reply{1, "system_busy"}, fmt.Sprint("DeliverFunc panicked: ", cause), string(debug.Stack())}
 		}
@@ -534,7 +530,6 @@ func callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery, res *resu
 		text = err.Error()
 	}
 	*res = result{reply: ReplyTo(err), err: text}
-	returned = true
 }
 
 // Wait returns when every DeliverFunc that is running has returned, also those whose

@@ -427,10 +427,10 @@ func (c *Client) try(ctx context.Context, api string, params url.Values, login L
 	return nil, &ResponseError{resp.StatusCode, excerpt(body, redact), reason, err}
 }
 
-// signedURL returns the URL of a call, every value percent-encoded once.
+// signedURL sets ts in values and returns the URL of a call, every value percent-encoded once.
 func (c *Client) signedURL(api string, values url.Values, now time.Time) (signed, sig string) {
-	params := append(collect(make([]param, 0, usualParams), values), param{"ts", strconv.FormatInt(now.Unix(), 10)})
-	sortParams(params)
+	values.Set("ts", strconv.FormatInt(now.Unix(), 10))
+	params := collect(make([]param, 0, usualParams), values)
 	sig = signSorted(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, c.appKey(), &requestValue)
 	withBuffer(func(u []byte) []byte {
 		u = append(u, c.cfg.Gateway.BaseURL...)
