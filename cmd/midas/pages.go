@@ -73,7 +73,7 @@ func (v view) PatienceMS() int64 { return midastest.Patience.Milliseconds() }
 func (v view) ActionWord() string { return v.T[v.Action] }
 
 func (s *sandbox) serveDashboard(w http.ResponseWriter, r *http.Request) {
-	lang := language(r)
+	lang := pageLanguage(r)
 	exchanges, _ := s.since(0)
 	last := 0
 	var cards []view                 // newest first
@@ -96,7 +96,7 @@ func (s *sandbox) serveDashboard(w http.ResponseWriter, r *http.Request) {
 
 // serveCashier shows the page that url_params stands for (protocol.md 4).
 func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
-	lang := language(r)
+	lang := pageLanguage(r)
 	o, found := s.order(r.FormValue("token_id"))
 	if !found || r.PathValue("appid") != s.appID {
 		writePage(w, http.StatusNotFound, "cashier.html", view{Lang: lang, T: words[lang]})
@@ -113,7 +113,7 @@ func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
 
 // serveEvents tells the dashboard of every exchange after the one it knows, as it happens.
 func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
-	lang := language(r)
+	lang := pageLanguage(r)
 	known := cmp.Or(r.Header.Get("Last-Event-ID"), r.FormValue("after")) // the first where the browser comes back
 	start, seq, _ := strings.Cut(known, "-")
 	after, _ := strconv.Atoi(seq)
@@ -185,8 +185,8 @@ func servePageFile(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, pageFiles, "pages/"+r.PathValue("file"))
 }
 
-// language returns the first of the browser's languages that there is.
-func language(r *http.Request) string {
+// pageLanguage returns the first of the browser's languages that there is.
+func pageLanguage(r *http.Request) string {
 	for tag := range strings.SplitSeq(r.Header.Get("Accept-Language"), ",") {
 		tag = strings.ToLower(strings.TrimSpace(tag))
 		switch {
