@@ -3,14 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"html"
 	"io"
 	"net/http"
 	"os"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -122,66 +117,4 @@ func writeRecord(record io.Writer, e exchange) error {
 	line := json.NewEncoder(record)
 	line.SetEscapeHTML(false) // a recorded URL can be given to "midas explain -"
 	return line.Encode(e)
-}
-
-// secretNames are the player's credentials.
-var secretNames = []string{"openkey", "pfkey", "pay_token"}
-
-const masked = "[masked]"
-
-// A credential in the text of a pair, also of one that holds a whole query or JSON.
-var credential = regexp.MustCompile(`(?i)(openkey|pfkey|pay_token)\W*[=:]`)
-
-// mask returns p without the player's credentials.
-func (p param) mask() param {
-	if !credential.MatchString(once(p.Name+"="+p.Value)) || p.Value == "" && slices.Contains(secretNames, p.Name) {
-		return p
-	}
-	if credential.MatchString(once(p.Name)) { // a whole query in the name
-		p.Name = masked
-	}
-	p.Value = masked
-	return p
-}
-
-func maskParams(params []param) []param {
-	params = slices.Clone(params)
-	for i, p := range params {
-		params[i] = p.mask()
-	}
-	return params
-}
-
-// maskQuery masks the player's credentials in a raw query.
-func maskQuery(query string) string {
-	pairs := strings.Split(query, "&")
-	for i, pair := range pairs {
-		name, value, _ := strings.Cut(pair, "=")
-		before := param{once(name), once(value)}
-		after := before.mask()
-		if after.Name != before.Name {
-			name = after.Name
-		}
-		if after != before {
-			pairs[i] = name + "=" + after.Value
-		}
-	}
-	return strings.Join(pairs, "&")
-}
-
-// What session cookies hold (protocol.md 4). Anything else may be the backend's own secret.
-var sessionCookie = regexp.MustCompile(`^(openid|hy_gameid|kp_actoken|wc_actoken|st_dummy|openkey|(/v3/r)?/mpay/(buy_goods_m|pay_m)|)$`)
-
-// mask masks in e what is secret in an order with this query.
-func (e *exchange) mask(query string) {
-	e.URL = strings.Replace(e.URL, query, maskQuery(query), 1)
-	e.Params = maskParams(e.Params)
-	// Of all answers an error page alone repeats the query.
-	e.Reply = strings.ReplaceAll(e.Reply, html.EscapeString(query), html.EscapeString(maskQuery(query)))
-	for i, c := range e.Cookies {
-		if !sessionCookie.MatchString(once(once(c.Value))) {
-			e.Cookies[i].Value = masked
-			e.Reason = strings.ReplaceAll(e.Reason, strconv.Quote(c.Value), strconv.Quote(masked))
-		}
-	}
 }
