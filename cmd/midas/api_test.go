@@ -264,7 +264,15 @@ func TestOtherSitesAndOtherNamesAreRefused(t *testing.T) {
 		"the same for a call there is not": {"GET", base + "/v3/r/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
 		"the same for another call":        {"GET", base + "/mpay/pay_m", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
 		"an order in the address bar":      {"GET", base + "/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "none"}, 200},
-		"a link to the dashboard":          {"GET", base + "/", map[string]string{"Sec-Fetch-Site": "cross-site"}, 200},
+		"a link to the dashboard":          {"GET", base + "/", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, 200},
+		"a link to an order":               {"GET", base + "/mpay/buy_goods_m", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, 403},
+		"the dashboard as an image":        {"GET", base + "/", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}, 403},
+		"the dashboard in a frame":         {"GET", base + "/", map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "iframe"}, 403},
+		"live events on another site":      {"GET", base + "/events", map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403},
+		"on another port":                  {"GET", base + "/events", map[string]string{"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"}, 403},
+		"that says its origin only":        {"GET", base + "/events", map[string]string{"Origin": "https://evil.example"}, 403},
+		"exchanges on another site":        {"GET", base + "/api/exchanges", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
+		"exchanges on the page itself":     {"GET", base + "/api/exchanges", map[string]string{"Sec-Fetch-Site": "same-origin", "Origin": base}, 200},
 	} {
 		status, text := call(t, c.method, c.url, "", c.header)
 		require.Equal(t, c.want, status, name)
@@ -317,7 +325,7 @@ func TestABodyThatNeverComesKeepsNoConnection(t *testing.T) {
 
 func TestACallbackWhoseCallerHangsUpIsSeenAllTheSame(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(rawAppID, rawAppKey, "", "")
+	s := newSandbox(settings{appID: rawAppID, appKey: rawAppKey})
 	handler := s.handler(netip.Addr{}, nil)
 	server := httptest.NewServer(handler)
 	defer server.Close()

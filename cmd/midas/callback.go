@@ -39,6 +39,7 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	billNo := flags.String("billno", "", "Midas's `serial number`: give an earlier one to repeat that payment; if empty, a new one")
 	forged := flags.Bool("forged", false, "sign with a wrong pay key: the endpoint has to refuse it")
 	asJSON := flags.Bool("json", false, "print JSON")
+	lang := langFlag(flags)
 	if code, ok := t.parse(flags, args, callbackAbout); !ok {
 		return code
 	}
@@ -104,7 +105,7 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 		return code
 	}
 	fmt.Fprintf(t.out, "GET %s\n\n  billno   %s\n  status   %d\n  took     %s of 2s\n  reply    %s\n\n%s\n",
-		printable(e.URL), printable(e.BillNo), e.Status, receipt.Took.Round(100_000), visibleText(e.Reply, e.ReplySize), t.paint(colour, e.verdict()))
+		printable(e.URL), printable(e.BillNo), e.Status, receipt.Took.Round(100_000), visibleText(e.Reply, e.ReplySize), t.paint(colour, e.verdict(language(*lang, t.env))))
 	return code
 }
 

@@ -126,7 +126,7 @@ func rawBackend(t *testing.T, mode *atomic.Value) *httptest.Server {
 
 // serve starts a sandbox behind its Host check, as the command does.
 func serve(t *testing.T, callback string, change ...func(*sandbox)) string {
-	s := newSandbox(rawAppID, rawAppKey, callback, "")
+	s := newSandbox(settings{appID: rawAppID, appKey: rawAppKey, callback: callback, lang: "en"})
 	for _, f := range change {
 		f(s)
 	}

@@ -17,7 +17,7 @@ import (
 
 func TestStateIsBounded(t *testing.T) {
 	t.Parallel()
-	s := newSandbox(rawAppID, rawAppKey, "", "")
+	s := newSandbox(settings{appID: rawAppID, appKey: rawAppKey})
 	handler := s.handler(netip.Addr{}, nil)
 	server := httptest.NewServer(handler)
 	defer server.Close()
