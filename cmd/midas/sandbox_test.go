@@ -1,15 +1,23 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/midas-go/midas"
 	"github.com/stretchr/testify/require"
@@ -162,4 +170,141 @@ func TestSandboxSaysWhatIsWrongWithItsFlags(t *testing.T) {
 	code, _, stderr := runWith(t, "", map[string]string{"MIDAS_APP_KEY": "secret-key"}, "sandbox", "-addr", "256.0.0.1:1")
 	require.Equal(t, exitUsage, code, "a key in the environment is not forgotten in silence")
 	require.Contains(t, stderr, "-app-id: missing")
+}
+
+// Not parallel: it measures the heap.
+func TestWhateverTrafficComesLittleIsKept(t *testing.T) {
+	long := func(n int) string { return strings.Repeat("x", n) }
+	right := func(v string) string { return v }
+	tiny := rawOrder()
+	for i := range 1000 {
+		tiny[fmt.Sprintf("a%03d", i)] = ""
+	}
+	huge, markup := rawOrder(), rawOrder()
+	huge["extra"], markup["extra"] = long(14_000), strings.Repeat("<", 4500) // as %3C
+	for _, c := range []struct {
+		name   string
+		params map[string]string
+		sig    string // "": the right one
+	}{
+		{"accepted", huge, ""},
+		{"accepted, of many small parameters", tiny, ""},
+		{"refused, with a base string", huge, "wrong"},
+		{"refused, of markup", markup, "wrong"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSandbox(settings{appID: rawAppID, appKey: rawAppKey})
+			handler := s.handler(netip.Addr{}, nil)
+			sig := c.sig
+			if sig == "" {
+				sig = rawSign(rawAppKey, "/v3/r/mpay/buy_goods_m", c.params, right)
+			}
+			target := rawOrderURL("http://localhost", c.params, sig)
+			before := heap()
+			for range 1200 { // more than are kept
+				r := httptest.NewRequest(http.MethodGet, target, nil)
+				r.Header.Set("Cookie", rawCookies["Cookie"])
+				handler.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			kept := len(s.all())
+			require.Greater(t, kept, 100, "enough to work with")
+			require.Equal(t, c.sig == "", s.all()[kept-1].Accepted, s.all()[kept-1].Reason)
+			used := heap() - before
+			t.Logf("%d exchanges in %d KiB", kept, used>>10)
+			require.Less(t, used, int64(60<<20))
+
+			// Pages that begin at the first exchange, and are slow to read it.
+			stuck, release := make(chan struct{}), make(chan struct{})
+			var pages sync.WaitGroup
+			for range 24 {
+				pages.Go(func() {
+					r := httptest.NewRequest(http.MethodGet, "http://localhost/events?after="+s.eventID(0), nil)
+					handler.ServeHTTP(&slowReader{stuck: stuck, release: release}, r)
+				})
+			}
+			for range 24 {
+				<-stuck
+			}
+			used = heap() - before
+			close(release)
+			pages.Wait()
+			t.Logf("%d KiB with 24 slow pages", used>>10)
+			require.Less(t, used, int64(60<<20))
+		})
+	}
+}
+
+// heap returns the bytes in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// A slowReader takes the first write, is stuck in the second until release, and then gone.
+type slowReader struct {
+	stuck, release chan struct{}
+	writes         int
+}
+
+func (*slowReader) Header() http.Header              { return http.Header{} }
+func (*slowReader) WriteHeader(int)                  {}
+func (*slowReader) FlushError() error                { return nil }
+func (*slowReader) SetWriteDeadline(time.Time) error { return nil }
+func (w *slowReader) Write(b []byte) (int, error) {
+	if w.writes++; w.writes == 1 {
+		return len(b), nil
+	}
+	w.stuck <- struct{}{}
+	<-w.release
+	return 0, io.ErrClosedPipe
+}
+
+func TestTheSandboxTakesWhatShippedServersSend(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../testdata/php-orders.json")
+	require.NoError(t, err)
+	var recorded struct {
+		AppKey   string `json:"app_key"`
+		AppID    string `json:"app_id"`
+		Requests []struct {
+			Name        string
+			RequestLine string `json:"request_line"`
+			Headers     map[string]string
+		}
+	}
+	require.NoError(t, json.Unmarshal(data, &recorded))
+	for _, strict := range []bool{false, true} {
+		t.Run(fmt.Sprintf("strict=%t", strict), func(t *testing.T) {
+			t.Parallel()
+			args := []string{"-addr", "127.0.0.1:0", "-app-id", recorded.AppID}
+			if strict {
+				args = append(args, "-strict")
+			}
+			base, _, stop := startCommand(t, map[string]string{"MIDAS_APP_KEY": recorded.AppKey}, args...)
+			for _, order := range recorded.Requests {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+				require.NoError(t, err)
+				defer conn.Close()
+				require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+				fmt.Fprintf(conn, "%s\r\nHost: localhost\r\nConnection: close\r\nCookie: %s\r\n\r\n", order.RequestLine, order.Headers["Cookie"])
+				answer, err := io.ReadAll(conn)
+				require.NoError(t, err)
+				sdks := strings.HasPrefix(order.Headers["Cookie"], "org_loc=%2Fmpay") // its own, the older path
+				require.Equal(t, !strict || !sdks, bytes.Contains(answer, []byte(`{"ret":0,"token":"`)), "%s: %s", order.Name, answer)
+			}
+			var noted, refused int
+			for _, e := range exchangesOf(t, base) {
+				noted += len(e.Notes)
+				if !e.Accepted {
+					refused++
+				}
+			}
+			require.Equal(t, map[bool][2]int{false: {10, 0}, true: {0, 10}}[strict], [2]int{noted, refused})
+			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN"})
+			require.Equal(t, noted, strings.Count(dashboard, "已受理，但请注意： Cookie org_loc=&#34;%2Fmpay%2Fbuy_goods_m&#34;：已上线的服务器也有这样传的"))
+			require.Equal(t, noted, strings.Count(strings.Join(stop(), "\n"), `cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too`))
+		})
+	}
 }
