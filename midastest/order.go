@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"maps"
@@ -314,7 +315,7 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 			return refuse(limit.name, fmt.Sprintf("over %d bytes", limit.bytes))
 		}
 	}
-	items, total, refused := readPayItem(params.Get("payitem"))
+	items, total, refused := checkItems(params.Get("payitem"))
 	if refused != nil {
 		return refused
 	}
@@ -352,26 +353,24 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 	return nil
 }
 
-// readPayItem reads id*price*num, joined by ";", and returns the sum too.
-func readPayItem(s string) (items []midas.Item, total midas.Amount, refused *refusal) {
-	for part := range strings.SplitSeq(s, ";") {
-		fields := strings.Split(part, "*")
-		if len(fields) != 3 || fields[0] == "" || strings.ContainsFunc(fields[0], func(c rune) bool { return c <= ' ' || c > '~' || c == '|' }) {
-			return nil, 0, refuse("payitem", strconv.Quote(part)+" is not id*price*num with a plain ASCII id")
-		}
-		price, err := midas.ParseQPoints(fields[1])
-		if err != nil || price == 0 {
-			return nil, 0, refuse("payitem", "price "+strconv.Quote(fields[1])+" is not Q-points with at most one decimal")
-		}
-		num, err := strconv.Atoi(fields[2])
-		if err != nil || num < 1 {
-			return nil, 0, refuse("payitem", "num "+strconv.Quote(fields[2])+" is not a number from 1")
-		}
-		if price > 2_000_000_000 || num > 2_000_000_000 || total+price*midas.Amount(num) > 2_000_000_000 {
+// checkItems reads payitem, checks its limits and returns the sum too.
+func checkItems(payitem string) (items []midas.Item, total midas.Amount, refused *refusal) {
+	const most = 2_000_000_000 * midas.Fen
+	items, err := midas.ParseItems(payitem)
+	if wrong := (*midas.ParamError)(nil); errors.As(err, &wrong) {
+		return nil, 0, refuse("payitem", wrong.Reason)
+	}
+	for i, item := range items {
+		wrong := func(problem string) *refusal { return refuse("payitem", fmt.Sprintf("item %d: %s", i+1, problem)) }
+		switch {
+		case strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c > '~' || c == '|' }):
+			return nil, 0, wrong("the id is not plain ASCII without spaces and |")
+		case item.Price == 0:
+			return nil, 0, wrong("the price is 0")
+		case item.Price > most/midas.Amount(item.Quantity) || total > most-item.Price*midas.Amount(item.Quantity):
 			return nil, 0, refuse("payitem", "over 2,000,000,000 fen in all")
 		}
-		total += price * midas.Amount(num)
-		items = append(items, midas.Item{ID: fields[0], Price: price, Quantity: num})
+		total += item.Price * midas.Amount(item.Quantity)
 	}
 	return items, total, nil
 }

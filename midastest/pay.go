@@ -70,13 +70,8 @@ func Tampered(name, value string) PayOption { return func(p *payment) { p.tamper
 // AppOrder places an order as the app itself does (APP下单), without the backend, and returns
 // its token. It uses the login, openid, zone, items and metadata of req and ignores the rest.
 func (s *Server) AppOrder(req midas.OrderRequest) (token string) {
-	parts := make([]string, len(req.Items))
-	for i, item := range req.Items {
-		parts[i] = item.ID + "*" + item.Price.QPoints() + "*" + strconv.Itoa(item.Quantity)
-	}
-	params := url.Values{"openid": {req.OpenID}, "zoneid": {req.ZoneID}, "payitem": {strings.Join(parts, ";")}, "app_metadata": {req.Metadata}}
-	if req.ZoneID == "" {
-		params.Set("zoneid", "1")
+	params := url.Values{
+		"openid": {req.OpenID}, "zoneid": {cmp.Or(req.ZoneID, "1")}, "payitem": {midas.FormatItems(req.Items)}, "app_metadata": {req.Metadata},
 	}
 	return s.keep(&order{params, req.Login, s.cfg.Now()})
 }
@@ -145,9 +140,9 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 		p.path = deliver.path
 	}
 
-	items, _, refused := readPayItem(o.params.Get("payitem"))
-	if refused != nil {
-		return "", nil, errors.New(refused.problem)
+	items, err := midas.ParseItems(o.params.Get("payitem"))
+	if err != nil { // the app's own order: see AppOrder
+		return "", nil, err
 	}
 	if p.quantity != 0 {
 		if len(items) != 1 {
@@ -155,11 +150,9 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 		}
 		items[0].Quantity = p.quantity
 	}
-	parts := make([]string, len(items))
 	var total midas.Amount
-	for i, item := range items {
+	for _, item := range items {
 		total += item.Price * midas.Amount(item.Quantity)
-		parts[i] = item.ID + "*" + item.Price.QPoints() + "*" + strconv.Itoa(item.Quantity)
 	}
 	charged := max(total*midas.Amount(p.percent)/100, midas.Fen)
 
@@ -172,7 +165,7 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 	}
 	params := url.Values{
 		"openid": {o.params.Get("openid")}, "appid": {s.cfg.AppID}, "zoneid": {o.params.Get("zoneid")}, "token": {token},
-		"billno": {p.billNo}, "payitem": {strings.Join(parts, ";")}, "amt": {strconv.FormatInt(int64(charged), 10)},
+		"billno": {p.billNo}, "payitem": {midas.FormatItems(items)}, "amt": {strconv.FormatInt(int64(charged), 10)},
 		"payamt_coins": {"0"}, "pubacct_payamt_coins": {""}, "ts": {strconv.FormatInt(now.Unix(), 10)},
 		"providetype": {"5"}, "version": {"v3"}, "clientver": {"android"}, "paychannelsubid": {"1"},
 		"channel_id": {"00000000-android-00000000-000000000000000-ysdkwater-" + platform},

@@ -60,9 +60,9 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	if _, err := newClient(midas.Config{AppID: "any", AppKey: given[0], DeliveryPath: *path}); err != nil {
 		return t.misused(name, fmt.Errorf("-path: %w", err))
 	}
-	items, err := parseItems(*item)
+	items, err := midas.ParseItems(*item)
 	if err != nil {
-		return t.misused(name, fmt.Errorf("-payitem: %w", err))
+		return t.misused(name, fmt.Errorf("-%w", err))
 	}
 
 	if *billNo == "" { // another one for each call, also within a second
@@ -124,25 +124,4 @@ func checkDeliveryURL(text string) error {
 		return fmt.Errorf("%s holds a query or a fragment", quote(text))
 	}
 	return nil
-}
-
-// parseItems reads payitem: id*price*num, joined by ";".
-func parseItems(text string) ([]midas.Item, error) {
-	var items []midas.Item
-	for part := range strings.SplitSeq(text, ";") {
-		fields := strings.Split(part, "*")
-		if len(fields) != 3 || fields[0] == "" {
-			return nil, fmt.Errorf("%s is not id*price*num", quote(part))
-		}
-		price, err := midas.ParseQPoints(fields[1])
-		if err != nil {
-			return nil, fmt.Errorf("price %s: %w", quote(fields[1]), err)
-		}
-		quantity, err := strconv.Atoi(fields[2])
-		if err != nil || quantity < 1 {
-			return nil, fmt.Errorf("quantity %s is not a number from 1", quote(fields[2]))
-		}
-		items = append(items, midas.Item{ID: fields[0], Price: price, Quantity: quantity})
-	}
-	return items, nil
 }

@@ -54,7 +54,7 @@ func (s *sandbox) viewOf(lang string, e exchange) view {
 		return v
 	}
 	v.Name, v.Description, _ = strings.Cut(value(e.Params, "goodsmeta"), "*")
-	v.Items, _ = parseItems(value(e.Params, "payitem")) // in an order that was refused it may be anything
+	v.Items, _ = midas.ParseItems(value(e.Params, "payitem")) // in an order that was refused it may be anything
 	for _, item := range v.Items {
 		v.Total += item.Price * midas.Amount(item.Quantity)
 	}

@@ -201,7 +201,7 @@ func TestWhateverTrafficComesLittleIsKept(t *testing.T) {
 			}
 			target := rawOrderURL("http://localhost", c.params, sig)
 			before := heap()
-			for range 1200 { // more than are kept
+			for range 900 { // more than are kept
 				r := httptest.NewRequest(http.MethodGet, target, nil)
 				r.Header.Set("Cookie", rawCookies["Cookie"])
 				handler.ServeHTTP(httptest.NewRecorder(), r)
