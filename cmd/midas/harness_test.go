@@ -213,7 +213,7 @@ func startCommand(t *testing.T, env map[string]string, args ...string) (base, we
 		in.Close()
 	}()
 	lines := bufio.NewScanner(out)
-	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Then ") {
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Then ") && !strings.HasPrefix(lines.Text(), "然后") {
 		welcome += lines.Text() + "\n"
 	}
 	seen := make(chan []string, 1)

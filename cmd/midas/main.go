@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -32,6 +34,8 @@ Usage: midas COMMAND [flags]
   explain    say why the signature of a request or a callback fails
   sign       sign the parameters of a request or a callback
   callback   send one signed callback to an endpoint and judge the reply
+  replay     send recorded callbacks to an endpoint once more and judge the replies
+  version    print the version
 
 "midas COMMAND -h" describes a command. Exit codes: 0 done, verified or accepted;
 1 not verified, not accepted, or not possible; 2 wrong usage.
@@ -65,12 +69,24 @@ func run(ctx context.Context, args []string, t *terminal) int {
 		return runSign(args, t)
 	case "callback":
 		return runCallback(ctx, args, t)
+	case "version", "-version", "--version":
+		fmt.Fprintln(t.out, version())
+		return exitOK
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(t.out, usage)
 		return exitOK
 	default:
 		return t.misused("", fmt.Errorf("there is no command %q", name))
 	}
+}
+
+// version says what this program was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "midas (unknown version)"
+	}
+	return fmt.Sprintf("midas %s, built with %s for %s/%s", info.Main.Version, info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }
 
 // misused says what is wrong with the usage of a command.

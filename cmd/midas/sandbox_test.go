@@ -108,6 +108,10 @@ func TestTheCommandDoesWhatItsFlagsSay(t *testing.T) {
 		}
 		base, welcome, stop := startCommand(t, env, args...)
 		require.Contains(t, welcome, "delivery URL   "+callback+", signed for /pay/notify")
+		require.NotContains(t, welcome, "curl", "the backend would be called back for an order that it never placed")
+		_, dashboard := call(t, "GET", base+"/", "", nil)
+		require.NotContains(t, dashboard, "curl")
+		require.Contains(t, dashboard, "Have your backend place one")
 		for host, want := range map[string]int{"evil.example": 403, "sandbox.example:9100": 200} {
 			status, _ := call(t, "GET", base+"/", "", map[string]string{"Host": host})
 			require.Equal(t, want, status, host)
@@ -305,6 +309,39 @@ func TestTheSandboxTakesWhatShippedServersSend(t *testing.T) {
 			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN"})
 			require.Equal(t, noted, strings.Count(dashboard, "已受理，但请注意： Cookie org_loc=&#34;%2Fmpay%2Fbuy_goods_m&#34;：已上线的服务器也有这样传的"))
 			require.Equal(t, noted, strings.Count(strings.Join(stop(), "\n"), `cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too`))
+		})
+	}
+}
+
+func TestTheSandboxSpeaksChinese(t *testing.T) {
+	t.Parallel()
+	var mode atomic.Value
+	backend := rawBackend(t, &mode)
+	for name, c := range map[string]struct {
+		env  map[string]string
+		args []string
+	}{
+		"by its environment": {map[string]string{"LANG": "zh_CN.UTF-8", "MIDAS_APP_KEY": rawAppKey}, nil},
+		"by its flag":        {map[string]string{"MIDAS_APP_KEY": rawAppKey}, []string{"-lang", "zh"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			base, welcome, stop := startCommand(t, c.env, append([]string{"-addr", "127.0.0.1:0", "-app-id", rawAppID, "-callback", backend.URL + "/pay/other"}, c.args...)...)
+			require.Contains(t, welcome, "米大师沙箱："+base+"（仅限本机）")
+			require.Contains(t, welcome, "发货 URL   "+backend.URL+"/pay/other，按路径 /pay/other 签名")
+			require.NotContains(t, welcome, "curl", "its order would be unknown to the backend")
+			token, _ := place(t, base, rawOrder())
+			_, answer := post(t, base+"/api/orders/"+token+"/pay", "")
+			require.Contains(t, answer["reason"], "the backend answered ret 4", "the API speaks English unless asked otherwise")
+			const verdict = "后端应答 ret 4（bad_parameter:sig）；回调按路径 /pay/other 签名：后端是否用这个路径、同一个支付密钥验签？"
+			status, text := call(t, "POST", base+"/api/orders/"+token+"/pay", "", map[string]string{"Accept-Language": "zh-CN,zh"})
+			require.Equal(t, http.StatusOK, status)
+			require.Contains(t, text, `"reason":"`+verdict+`"`)
+			_, text = call(t, "POST", base+"/api/orders/NOSUCH/pay", "", map[string]string{"Accept-Language": "zh-CN,zh"})
+			require.JSONEq(t, `{"error":"没有这个 token"}`, text)
+			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN,zh"})
+			require.Contains(t, dashboard, "被拒绝，原因： "+verdict)
+			require.Contains(t, stop()[2], "  callback  pay: 被拒绝，原因："+verdict)
 		})
 	}
 }
