@@ -69,6 +69,8 @@ func run(ctx context.Context, args []string, t *terminal) int {
 		return runSign(args, t)
 	case "callback":
 		return runCallback(ctx, args, t)
+	case "replay":
+		return runReplay(ctx, args, t)
 	case "version", "-version", "--version":
 		fmt.Fprintln(t.out, version())
 		return exitOK
@@ -126,14 +128,28 @@ const (
 
 // paint returns text in a colour if the output is a terminal, and not as plain as NO_COLOR asks.
 func (t *terminal) paint(colour, text string) string {
-	file, isFile := t.out.(*os.File)
-	if !isFile || t.env("NO_COLOR") != "" || t.env("TERM") == "dumb" {
-		return text
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if t.env("NO_COLOR") != "" || t.env("TERM") == "dumb" || !isTerminal(t.out) {
 		return text
 	}
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+// progress returns what shows a line about long work in place of the one before, or takes it
+// away where the text is empty. Without a terminal it shows nothing.
+func (t *terminal) progress() func(text string) {
+	if t.env("TERM") == "dumb" || !isTerminal(t.err) {
+		return func(string) {}
+	}
+	return func(text string) { fmt.Fprintf(t.err, "\r\x1b[K%s", text) }
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // keyFlags are the ways to give a pay key. It is never printed.

@@ -43,6 +43,8 @@ Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
 `,
 		"fromBackend": "from your backend (one placed by hand would be unknown to it, and it would rightly answer token_not_found)",
 		"playerLeft":  "the player left the cashier",
+		"replayRead":  "%d callbacks to send, %d lines left out\n", "replayLeft": "%d left, %d not accepted, about %s to go; Ctrl-C stops",
+		"replayStopped": "stopped: %d sent, %d left; to go on, give -since %d\n", "replayDone": "%d accepted, %d not\n",
 	},
 	"zh": {
 		"sandbox": "米大师沙箱", "live": "实时", "lost": "连接已断开", "none": "还没有订单。下一单试试：",
@@ -79,6 +81,8 @@ Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
 `,
 		"fromBackend": "由你的后端下单（手工下的单后端并不认识，会正确地应答 token_not_found）",
 		"playerLeft":  "玩家离开了收银台",
+		"replayRead":  "待重放的回调 %d 个，略过 %d 行\n", "replayLeft": "剩余 %d 个，未被接受 %d 个，约需 %s；按 Ctrl-C 停止",
+		"replayStopped": "已停止：发送了 %d 个，剩余 %d 个；继续请加 -since %d\n", "replayDone": "已接受 %d 个，未接受 %d 个\n",
 	},
 }
 
