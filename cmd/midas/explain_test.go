@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +53,7 @@ func TestExplainNamesEachMistake(t *testing.T) {
 				require.NotEmpty(t, m.What)
 				require.NotEmpty(t, m.Cure)
 			}
-			require.Equal(t, c.Want, names, "alike: %v", got.Alike)
+			require.Equal(t, c.Want, names, "alternatives: %v", got.Alternatives)
 			for _, key := range c.Keys {
 				require.NotContains(t, stdout, key)
 			}
@@ -78,7 +79,8 @@ func TestEveryMistakeHasACaseAndIsDocumented(t *testing.T) {
 		require.NoError(t, err)
 		for _, method := range []string{"GET", "POST"} {
 			m.method = method
-			for _, mistake := range mistakesFor(m, newRecipe(m, "/api/pay/notify", "k"), []string{"other"}) {
+			search := newSearch("en", m, newRecipe(m, "/api/pay/notify", "k"), []string{"other"}, true)
+			for _, mistake := range slices.Concat(search.mistakes, search.written) {
 				known[mistake.Name] = true
 			}
 		}
@@ -305,7 +307,7 @@ func FuzzExplain(f *testing.F) {
 		}
 		right := newRecipe(m, "/pay/mt.php", "k")
 		base := right.base()
-		for _, mistake := range mistakesFor(m, right, []string{"other"}) {
+		for _, mistake := range newSearch("en", m, right, []string{"other"}, true).mistakes {
 			wrong := right
 			mistake.apply(&wrong)
 			wrong.sign()

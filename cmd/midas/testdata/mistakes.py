@@ -132,7 +132,7 @@ request("encodeURIComponent", ["encodeURIComponent"], extra={"goodsmeta": "it's*
 request("Python's quote, which leaves the slash", ["slash-left"], extra={"app_metadata": "a/b"}, whole=lambda s: quote(s).replace("~", "%7E"))
 request("nothing encoded", ["nothing-encoded"], whole=RAW)
 request("the path not encoded", ["path-not-encoded"], path_enc=RAW)
-request("Go's url.QueryEscape: two mistakes together", ["plus-for-space", "tilde-left"], whole=lambda s: quote_plus(s, safe="~"))
+request("Go's url.QueryEscape: one mistake", ["query-escape"], whole=lambda s: quote_plus(s, safe="~"))
 callback("no ampersand and the order's path: two together", ["key-without-ampersand", "order-path"], key=KEY, signed=ORDER)
 callback("the other key and a trailing slash", ["other-key", "trailing-slash"], keys=(OTHER, KEY), signed=NOTIFY + "/")
 
