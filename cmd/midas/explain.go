@@ -163,7 +163,7 @@ func (e *explanation) explain(m *message, path string, keys []string, sig string
 	if !e.Verified && e.Problem == "" {
 		s := newSearch(e.lang, m, right, keys[1:], own)
 		if found := s.find(right); found != nil {
-			e.Mistakes, e.Alternatives = found[0], found[1:]
+			e.Mistakes, e.Alternatives = found[0], e.apart(found)
 		}
 		e.Tried, e.Signings, e.GaveUp = len(s.mistakes)+len(s.written), s.signings, s.gaveUp
 	}
@@ -175,6 +175,25 @@ func (e *explanation) explain(m *message, path string, keys []string, sig string
 	}
 	e.Params, e.Values, e.BaseString = shown.params, shown.joined(), shown.base()
 	return nil
+}
+
+// apart returns all findings but the first. Of an encoder it says which character would show
+// the difference from the first one's.
+func (e *explanation) apart(found []finding) []finding {
+	for _, alternative := range found[1:] {
+		for i, m := range alternative {
+			if i >= len(found[0]) || m.with == nil || found[0][i].with == nil {
+				continue
+			}
+			for _, char := range "~*/ !'()-_.+:@&=$,;?#%" {
+				if one := string(char); string(m.with.append(nil, one)) != string(found[0][i].with.append(nil, one)) {
+					alternative[i].If += fmt.Sprintf(sayIn(e.lang)("; a value with %q tells it from the first", "；值里有 %q 时就与第一种不同"), one)
+					break
+				}
+			}
+		}
+	}
+	return found[1:]
 }
 
 func (e *explanation) note(en, zh string) { e.Notes = append(e.Notes, sayIn(e.lang)(en, zh)) }

@@ -98,10 +98,11 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 		return func(r *recipe) { r.params = params }
 	}
 	add("plus-not-encoded", say(`a bare "+" in the query stands for "+", but is read as a space`, `查询串里未编码的 "+" 本意是加号，却被读成空格`),
-		say(`percent-encode every value in the URL: "+" is %2B`, `URL 里每个值都要百分号编码："+" 是 %2B`), reread(literalPlus))
+		say(`percent-encode every value in the URL: "+" is %2B`, `URL 里每个值都要百分号编码："+" 是 %2B`), reread(literalPlus)).If = say("the sender does not encode the plus sign in the URL", "发送方没有在 URL 里编码加号")
 	if m.callback { // for the sender of a request it is values-pre-encoded
 		add("values-not-decoded", say("the values are signed as they stand in the URL, still percent-encoded", "参与签名的是 URL 里的原样，没有解码"),
-			say("decode every value once before signing", "签名前每个值解码一次"), reread(func(s string) string { return s }))
+			say("decode every value once before signing", "签名前每个值解码一次"), reread(func(s string) string { return s })).If =
+			say("the code cuts the query up by itself", "代码自己切分查询串")
 	}
 	parsed, _ := url.ParseQuery(m.query) // the error is what the mistake ignores
 	var standard []param
@@ -138,7 +139,7 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 			path("url-path", say("it is signed for the path in the URL, not for that of -path", "签名用了 URL 里的路径，而不是 -path 给的路径"), pathCure, m.path).If =
 				say("the path is taken from the request as it arrived", "代码从收到的请求里取路径")
 		}
-		for rest := right.path; strings.Count(rest, "/") > 1; {
+		for rest, cut := right.path, 0; cut < 16 && strings.Count(rest, "/") > 1; cut++ {
 			rest = rest[1+strings.IndexByte(rest[1:], '/'):]
 			path("prefix-stripped", say("it is signed for a path whose beginning is missing, as a backend behind a rewriting proxy sees it", "签名路径少了开头一段，改写路径的代理后面看到的就是这样"), pathCure, rest).If =
 				say("a proxy before the backend strips the beginning of the path", "后端前面的代理去掉了路径的开头")
@@ -225,6 +226,8 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 		case !m.callback:
 			left.Cure = say("sign every parameter that is sent, but for sig; what a library adds after signing must not be sent", "除 sig 外，发出的每个参数都要签名；签名之后由库加上的参数不要发出去")
 			return []mistake{left}
+		case slices.ContainsFunc(names, decoy.MatchString): // nobody but Midas adds that
+			return []mistake{left}
 		case slices.ContainsFunc(names, s.expected):
 			return []mistake{left, added}
 		}
@@ -267,6 +270,18 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 		}
 		add("fixed-names", what, say("sign every parameter received, unknown ones too: some change from call to call", "收到的每个参数都要签名，不认识的也签：有些参数每次不同"),
 			func(r *recipe) { r.without(func(p param) bool { return !list.has(p.Name) }) }).If = say("your own code has a fixed list of parameters", "你自己的代码里写死了参数列表")
+		var dropped []string
+		for _, p := range right.params {
+			if !list.has(p.Name) {
+				dropped = append(dropped, p.Name)
+			}
+		}
+		if 1 < len(dropped) && len(dropped) < 10 {
+			for _, mistake := range s.unsigned(dropped...) {
+				mistake.apply = removing(dropped)
+				s.mistakes = append(s.mistakes, mistake)
+			}
+		}
 	}
 	s.mistakes = append(s.mistakes, single...)
 	if own {
@@ -301,8 +316,9 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 	for _, name := range []string{"appkey", "app_key", "appKey", "key", "secret"} {
 		cure := say("the pay key is the key of the HMAC, and no parameter", "支付密钥是 HMAC 的密钥，不是参数")
 		keyParam := fmt.Sprintf(say("the pay key is among the parameters, as %s", "支付密钥被当作参数 %s 参与签名"), name)
-		rarely("key-among-parameters", keyParam, cure, func(r *recipe) { with(param{name, strings.TrimSuffix(r.key, "&")})(r) })
-		rarely("key-among-parameters", keyParam+say(", at their end", "（拼在末尾）"), cure, func(r *recipe) { r.tail += "&" + name + "=" + strings.TrimSuffix(r.key, "&") })
+		bare := func(key string) string { return strings.Trim(key, "& \r\n\ufeff") }
+		rarely("key-among-parameters", keyParam, cure, func(r *recipe) { with(param{name, bare(r.key)})(r) })
+		rarely("key-among-parameters", keyParam+say(", at their end", "（拼在末尾）"), cure, func(r *recipe) { r.tail += "&" + name + "=" + bare(r.key) })
 	}
 	documented := requestNames
 	if m.callback {
@@ -386,36 +402,48 @@ func (s *search) addEncodings(m *message, say func(en, zh string) string, add fu
 					r.pathAs, r.whole = *way.whole, *way.whole
 				}
 			})
-			added.with = &way.value
+			added.with, added.If = &way.value, say("the code has an encoder of its own for the values", "代码里给值写了自己的编码函数")
 		}
 	}
 
 	if m.callback {
 		for _, way := range []struct {
+			name, what, condition string
+			value                 encoder
+		}{
+			{"values-not-pre-encoded", say("the values are not encoded before the whole string is", "值没有先编码，只编码了整个串"), say("the code signs a callback as it signs a request", "代码用签请求的办法签回调"), encoder{}},
+			{"values-pre-encoded-like-a-request", say("the values are encoded with the rule of requests, which keeps - _ . and encodes ! * ( )", "值用了请求的编码规则，保留 - _ . 而编码 ! * ( )"), say("the code has one encoder for requests and callbacks", "代码里请求和回调共用一个编码函数"), encodeE},
+			{"three-replaced", say("only - _ . are replaced in the values", "值里只替换了 - _ ."), say("the code replaces these characters one by one", "代码逐个替换这些字符"), replacing("-_.")},
+			{"hyphen-replaced", say("only - is replaced in the values", "值里只替换了 -"), say("the code replaces this character alone", "代码只替换这一个字符"), replacing("-")},
+		} {
+			added := add(way.name, way.what, ruleC, func(r *recipe) { r.value = way.value })
+			added.with, added.If = &way.value, way.condition
+		}
+	} else {
+		for _, way := range []struct {
 			name, what string
 			value      encoder
 		}{
-			{"values-not-pre-encoded", say("the values are not encoded before the whole string is", "值没有先编码，只编码了整个串"), encoder{}},
-			{"values-pre-encoded-like-a-request", say("the values are encoded with the rule of requests, which keeps - _ . and encodes ! * ( )", "值用了请求的编码规则，保留 - _ . 而编码 ! * ( )"), encodeE},
-			{"three-replaced", say("only - _ . are replaced in the values", "值里只替换了 - _ ."), replacing("-_.")},
-			{"hyphen-replaced", say("only - is replaced in the values", "值里只替换了 -"), replacing("-")},
+			{"values-pre-encoded", say("the values are percent-encoded before the whole string is", "值先做了百分号编码，再编码整个串"), encodeE},
+			{"values-pre-encoded-like-a-callback", say("the values are encoded first, with the rule of callbacks", "值先按回调的规则编码了"), encodeC},
 		} {
-			add(way.name, way.what, ruleC, func(r *recipe) { r.value = way.value }).with = &way.value
+			added := add(way.name, way.what, raw, func(r *recipe) { r.value = way.value })
+			added.with, added.If = &way.value, say("the code encodes with a function of its own", "代码里用的是自己写的编码函数")
 		}
-	} else {
-		add("values-pre-encoded", say("the values are percent-encoded before the whole string is", "值先做了百分号编码，再编码整个串"), raw, func(r *recipe) { r.value = encodeE }).with = &encodeE
-		add("values-pre-encoded-like-a-callback", say("the values are encoded first, with the rule of callbacks", "值先按回调的规则编码了"), raw, func(r *recipe) { r.value = encodeC }).with = &encodeC
 	}
 	encodeParts := say(`encode the path and the joined parameters before they are joined with "&"`, `路径和拼接好的参数先分别编码，再用 "&" 连接`)
 	if m.callback {
 		add("nothing-encoded", say("path, parameters and values are not encoded at all", "路径、参数、值都没有编码"), encodeParts+say("; in a callback the values before that", "；回调里在此之前先编码值"),
-			func(r *recipe) { r.pathAs, r.whole, r.value = encoder{}, encoder{}, encoder{} })
-		add("whole-not-encoded", say("the values are encoded, but then path and joined parameters are not", "值编码了，路径和拼接好的参数却没有再编码"), encodeParts, func(r *recipe) { r.pathAs, r.whole = encoder{}, encoder{} })
+			func(r *recipe) { r.pathAs, r.whole, r.value = encoder{}, encoder{}, encoder{} }).If = say("the code joins everything as it is", "代码把所有内容原样拼接")
+		add("whole-not-encoded", say("the values are encoded, but then path and joined parameters are not", "值编码了，路径和拼接好的参数却没有再编码"), encodeParts, func(r *recipe) { r.pathAs, r.whole = encoder{}, encoder{} }).If =
+			say("the code encodes the values alone", "代码只编码了值")
 	} else {
-		add("nothing-encoded", say("path and parameters are not encoded at all", "路径和参数都没有编码"), encodeParts, func(r *recipe) { r.pathAs, r.whole = encoder{}, encoder{} })
+		add("nothing-encoded", say("path and parameters are not encoded at all", "路径和参数都没有编码"), encodeParts, func(r *recipe) { r.pathAs, r.whole = encoder{}, encoder{} }).If =
+			say("the code joins everything as it is", "代码把所有内容原样拼接")
 	}
-	add("path-not-encoded", say("the path is not encoded", "路径没有编码"), say(`encode the path too: "/" is %2F`, `路径也要编码："/" 是 %2F`), func(r *recipe) { r.pathAs = encoder{} })
-	add("parameters-not-encoded", say("the path is encoded, but the joined parameters are not", "路径编码了，拼接好的参数没有编码"), encodeParts, func(r *recipe) { r.whole = encoder{} })
+	add("path-not-encoded", say("the path is not encoded", "路径没有编码"), say(`encode the path too: "/" is %2F`, `路径也要编码："/" 是 %2F`), func(r *recipe) { r.pathAs = encoder{} }).If = say("the code joins the path as it is", "代码把路径原样拼进源串")
+	add("parameters-not-encoded", say("the path is encoded, but the joined parameters are not", "路径编码了，拼接好的参数没有编码"), encodeParts, func(r *recipe) { r.whole = encoder{} }).If =
+		say("the code joins the parameters as they are", "代码把参数原样拼进源串")
 
 	// use adds an encoding that was used instead of the right one, in each place.
 	use := func(name, what, condition string, e encoder) {
@@ -490,8 +518,6 @@ func (s *search) addEncodings(m *message, say func(en, zh string) string, add fu
 	} {
 		value, whole := encodeC.withWide(way.wide), encodeE.withWide(way.wide)
 		if m.callback {
-			add(way.name, way.what, byteByByte, func(r *recipe) { r.value = value })
-			value := encodeE.withWide(way.wide)
 			add(way.name, way.what, byteByByte, func(r *recipe) { r.value = value })
 		}
 		add(way.name, way.what, byteByByte, func(r *recipe) { r.whole = whole })

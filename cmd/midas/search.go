@@ -11,7 +11,7 @@ import (
 // maxWork bounds a search, in bytes: those signed, and for each parameter what it costs to
 // copy and sort it. The longest input is given up for less than half a second then, and an
 // ordinary message is not a tenth of it.
-const maxWork = 48 << 20
+const maxWork = 40 << 20
 
 const workPerParam = 64
 
