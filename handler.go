@@ -156,8 +156,9 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		if r.ContentLength != 0 { // net/http would wait for the body before it sends the answer
+		if r.ContentLength != 0 { // net/http would wait for the body, before the answer and after it
 			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(start) // what cannot do that waits for its server's own limit
 		}
 		if r.Method != http.MethodGet { // the signature covers the method
 			w.Header().Set("Allow", http.MethodGet)

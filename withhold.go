@@ -45,16 +45,22 @@ func withhold(text string, values []string) string {
 	}
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	seen := make(pieces)
-	for decoded, nesting := text, 0; ; nesting++ {
-		if nesting > maxNesting || strings.ContainsAny(decoded, "=?") { // a query, or a pair of one
+	for layer, nesting := text, 0; ; nesting++ {
+		if nesting > maxNesting || strings.ContainsAny(layer, "=?") { // a query, or a pair of one
 			return withheld
 		}
-		seen.addText(decoded)
-		next := decodeOnce(decoded)
-		if next == decoded {
+		seen.addText(layer)
+		next := layer
+		for _, decode := range decoders {
+			if alone := decode(layer); alone != layer { // a value may hold what looks like the next layer
+				seen.addText(alone)
+			}
+			next = decode(next)
+		}
+		if next == layer {
 			break
 		}
-		decoded = next
+		layer = next
 	}
 	for _, value := range values {
 		if seen.anyOf(value) || seen.anyOf(skeleton(value)) {
@@ -93,7 +99,9 @@ func (p pieces) addText(text string) {
 func (p pieces) addBytes(decoded []byte) {
 	if len(decoded) >= pieceLength {
 		p.add(string(decoded))
-		p.add(decodeOnce(string(decoded)))
+		for _, decode := range decoders {
+			p.add(decode(string(decoded)))
+		}
 	}
 }
 
@@ -134,15 +142,16 @@ func skeleton(s string) string {
 	return string(kept)
 }
 
-// decodeOnce undoes the escapes of JSON, of URLs and of HTML, once each.
-func decodeOnce(s string) string {
-	s = decodeBackslashes(s)
-	if strings.IndexByte(s, '%') >= 0 {
-		var b strings.Builder
-		b.Grow(len(s))
-		s = unescape(&b, s, '+')
+// decoders undo the escapes of JSON, of URLs and of HTML, one layer each.
+var decoders = []func(string) string{decodeBackslashes, decodePercent, html.UnescapeString}
+
+func decodePercent(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
 	}
-	return html.UnescapeString(s)
+	var b strings.Builder
+	b.Grow(len(s))
+	return unescape(&b, s, '+')
 }
 
 // decodeBackslashes undoes \uXXXX, \xXX and \/, \" and the like.
