@@ -50,6 +50,10 @@ func (s *sandbox) viewOf(lang string, e exchange) view {
 	for i, note := range e.Notes {
 		v.Notes[i] = translate(lang, note)
 	}
+	v.Mistakes = slices.Clone(e.Mistakes)
+	for i, m := range v.Mistakes {
+		v.Mistakes[i].What, v.Mistakes[i].Cure = translate(lang, m.What), translate(lang, m.Cure)
+	}
 	if e.Kind != "order" {
 		return v
 	}
