@@ -211,7 +211,7 @@ func decodeHex(run string) []byte {
 // plainConfig is a Config without the methods.
 type plainConfig Config
 
-func (c Config) redacted() plainConfig {
+func (c Config) masked() plainConfig {
 	c.AppKey = mask(c.AppKey)
 	return plainConfig(c)
 }
@@ -230,7 +230,7 @@ func (c Config) shown() shownConfig {
 // Format prints c without the pay key. (What fmt does with a Config inside an
 // unexported field of another type cannot be guarded: keep Configs out of those.)
 func (c Config) Format(f fmt.State, verb rune) {
-	fmt.Fprintf(f, fmt.FormatString(f, verb), c.redacted())
+	fmt.Fprintf(f, fmt.FormatString(f, verb), c.masked())
 }
 
 // LogValue logs c without the pay key.
@@ -262,7 +262,7 @@ func (c Client) MarshalYAML() (any, error) { return c.cfg.shown(), nil }
 // plainOrderRequest is an OrderRequest without the methods.
 type plainOrderRequest OrderRequest
 
-func (r OrderRequest) redacted() plainOrderRequest {
+func (r OrderRequest) masked() plainOrderRequest {
 	r.OpenKey, r.PayToken, r.PFKey = mask(r.OpenKey), mask(r.PayToken), mask(r.PFKey)
 	extra := make(url.Values, len(r.Extra)) // these may be secret too
 	for name := range r.Extra {
@@ -276,18 +276,18 @@ func (r OrderRequest) redacted() plainOrderRequest {
 // does with an OrderRequest inside an unexported field of another type cannot be
 // guarded.)
 func (r OrderRequest) Format(f fmt.State, verb rune) {
-	fmt.Fprintf(f, fmt.FormatString(f, verb), r.redacted())
+	fmt.Fprintf(f, fmt.FormatString(f, verb), r.masked())
 }
 
 // LogValue logs r without OpenKey, PayToken, PFKey and the values of Extra.
-func (r OrderRequest) LogValue() slog.Value { return slog.AnyValue(r.redacted()) }
+func (r OrderRequest) LogValue() slog.Value { return slog.AnyValue(r.masked()) }
 
 // MarshalJSON shows r without OpenKey, PayToken, PFKey and the values of Extra. It is
 // for people to read: an order cannot be read back from it.
-func (r OrderRequest) MarshalJSON() ([]byte, error) { return json.Marshal(r.redacted()) }
+func (r OrderRequest) MarshalJSON() ([]byte, error) { return json.Marshal(r.masked()) }
 
 // MarshalYAML shows r without OpenKey, PayToken, PFKey and the values of Extra.
-func (r OrderRequest) MarshalYAML() (any, error) { return r.redacted(), nil }
+func (r OrderRequest) MarshalYAML() (any, error) { return r.masked(), nil }
 
 // GobEncode returns an error: gob would store the player's credentials.
 func (r OrderRequest) GobEncode() ([]byte, error) { return nil, errNoGob }
