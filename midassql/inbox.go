@@ -2,8 +2,12 @@ package midassql
 
 import (
 	"context"
+	"database/sql"
 	"errors"
-	"iter"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -59,7 +63,7 @@ type InboxOptions struct {
 	Lease time.Duration
 
 	// Poll is how often Work looks for payments that nothing woke it up for: those of other
-	// processes, and those whose wait is over. 0: 5 s.
+	// processes, and those whose wait is over. 0: 1 s.
 	Poll time.Duration
 
 	// OnStored is optionally called by Deliver after a payment was stored for the first time,
@@ -114,51 +118,68 @@ type InboxOptions struct {
 // database. It needs MySQL 8, MariaDB 10.6, PostgreSQL 12 or SQLite 3.35.
 type Inbox struct {
 	store *Store
-	opts  InboxOptions
+	opts  InboxOptions // every default filled in
+	owner int64        // of leases; not 0
+
+	mu         sync.Mutex
+	generation int64               // what Retry had begun when this Inbox was first used; -1: not used yet
+	reopened   map[paymentID]int64 // the generation of payments that were put back since then and handed out here
+	others     []string            // names of other workers' zones inside this Inbox's own
+	zonesSeen  time.Time           // when others was read
 }
+
+type paymentID struct{ openID, billNo string }
 
 // Inbox returns an Inbox on the Store's payments. The Inboxes of a Store, and [Store.Once],
 // may work side by side: what Once granted is done, and of a payment that waits Once grants
 // nothing. It panics if an option is out of its range.
 func (s *Store) Inbox(opts InboxOptions) *Inbox {
-	return &Inbox{store: s, opts: opts}
+	if opts.Workers == 0 {
+		opts.Workers = 8
+	}
+	if opts.Lease == 0 {
+		opts.Lease = 30 * time.Second
+	}
+	if opts.Poll == 0 {
+		opts.Poll = time.Second
+	}
+	opts.Zones = slices.Clone(opts.Zones)
+	for _, zone := range opts.Zones {
+		if reason := checkKey(zone); reason != "" {
+			panic("midassql: InboxOptions.Zones: " + reason)
+		}
+	}
+	if opts.Workers < 0 || opts.Lease < time.Second || opts.Poll < 0 {
+		panic("midassql: InboxOptions: want Workers and Poll above 0, and Lease of 1 s or more")
+	}
+	return &Inbox{store: s, opts: opts, owner: 1 + rand.Int64N(1<<62), generation: -1, reopened: make(map[paymentID]int64)}
 }
-
-var errNotYet = errors.New("midassql: the Inbox is not written yet")
 
 // Deliver is a [midas.DeliverFunc]: it compares the payment with the stored order and stores it
 // as waiting, in one transaction. nil means that it is on disk. A payment that was stored
 // before is nil again and not handed out again. The errors are those of [Store.Once].
-func (b *Inbox) Deliver(ctx context.Context, d *midas.Delivery) error { return errNotYet }
-
-// Work hands waiting payments to work until ctx ends, up to InboxOptions.Workers at once, and
-// then waits for those to return. It returns ctx.Err(). While the database fails it logs and
-// goes on.
-//
-// work may be called again for a payment that it has handled: see [Inbox]. What it returns
-// decides:
-//
-//   - nil: the items and the payment's id are saved. Work calls Done.
-//   - [ErrAccepted]: the game will save, and call Done itself.
-//   - [ErrNotNow]: later; no attempt is counted.
-//   - anything else, a panic, or a lease that ends: an attempt failed, the next one follows
-//     after a wait. If ctx ended meanwhile, it counts as no attempt, and the payment is due
-//     at once.
-//
-// The context of work ends with ctx and shortly before the lease does. d.Params is nil; the
-// rest of d is what the callback said.
-func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *midas.Delivery) error) error {
-	return errNotYet
+func (b *Inbox) Deliver(ctx context.Context, d *midas.Delivery) error {
+	stored, err := b.store.store(ctx, d, entry{state: stateWaiting}, b.store.insertWaiting)
+	if err != nil {
+		return fmt.Errorf("midassql: %w", err)
+	}
+	if stored {
+		b.stored(ctx, d)
+	}
+	return nil
 }
 
-// Waiting yields the payments of a player that wait in the Inbox's zones, for the moment when
-// the player has logged in. Each is leased when it is yielded, as if [ErrAccepted] had
-// been returned for it: grant, save together with the id, and call [Inbox.Done] (or
-// [Inbox.Fail]). It ignores waits, and yields stuck payments too. One that somebody else has a
-// lease on is left out; Work gets it when that lease ends. An error, also that of
-// ctx, comes as the last pair.
-func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Delivery, error] {
-	return func(yield func(*midas.Delivery, error) bool) { yield(nil, errNotYet) }
+func (s *Store) insertWaiting(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+	_, err := tx.ExecContext(ctx, s.sql.insertWaiting, d.OpenID, d.BillNo, d.ZoneID)
+	return err
+}
+
+// stored wakes who may work on d.
+func (b *Inbox) stored(ctx context.Context, d *midas.Delivery) {
+	b.store.wake()
+	if b.opts.OnStored != nil {
+		b.opts.OnStored(ctx, d)
+	}
 }
 
 // Done says that the items of a payment are saved, with the payment's id. The payment is not
@@ -169,58 +190,112 @@ func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Del
 // [Inbox.Retry] after this Inbox had handed it out, or, if it did not, after the first use of
 // this Inbox. After any other error call it again; until then the payment may be handed out
 // again, and the saved id keeps it from doubling.
-func (b *Inbox) Done(ctx context.Context, openID, billNo string) error { return errNotYet }
+func (b *Inbox) Done(ctx context.Context, openID, billNo string) error {
+	if err := b.done(ctx, paymentID{openID, billNo}); err != nil {
+		return fmt.Errorf("midassql: Done: %w", err)
+	}
+	return nil
+}
 
-// Fail says that a payment which was accepted, or came from Waiting, could not be handled:
-// it is tried again as if work had returned cause. With [ErrNotNow] no attempt is counted. It
-// does nothing if this Inbox has no lease on the payment any more.
-func (b *Inbox) Fail(ctx context.Context, openID, billNo string, cause error) error { return errNotYet }
+func (b *Inbox) done(ctx context.Context, id paymentID) error {
+	generation, err := b.generationOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	return b.store.inTx(ctx, func(tx *sql.Tx) error {
+		done, err := changed(ctx, tx, b.store.sql.donePayment, id.openID, id.billNo, generation)
+		if err != nil {
+			return err
+		}
+		if done {
+			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, id.openID, id.billNo)
+			return err
+		}
+		p, err := b.store.state(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case p.state == stateCancelled:
+			return fmt.Errorf("%w: %s", ErrCancelled, p.note)
+		case p.generation > generation:
+			return ErrRestored
+		}
+		return nil // done before
+	})
+}
 
-// Wake lets a Work of this Inbox look for payments now. It does not block.
-func (b *Inbox) Wake() {}
+// generationOf returns which generation's payment a Done of this Inbox is about.
+func (b *Inbox) generationOf(ctx context.Context, id paymentID) (int64, error) {
+	if err := b.begin(ctx); err != nil {
+		return 0, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if generation, ok := b.reopened[id]; ok {
+		return generation, nil
+	}
+	return b.generation, nil
+}
+
+// begin reads the generation in which this Inbox begins, the first time.
+func (b *Inbox) begin(ctx context.Context) error {
+	b.mu.Lock()
+	begun := b.generation >= 0
+	b.mu.Unlock()
+	if begun {
+		return nil
+	}
+	var generation int64
+	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, b.store.sql.meta, "generation").Scan(&generation)
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil && b.generation < 0 {
+		b.generation = generation
+	}
+	return err
+}
+
+// A paymentState is what a row says about what may be done with it.
+type paymentState struct {
+	state      int
+	generation int64
+	note       string
+}
+
+func (s *Store) state(ctx context.Context, tx *sql.Tx, id paymentID) (p paymentState, err error) {
+	statement, args := s.inline(s.sql.paymentState, id.openID, id.billNo)
+	err = tx.QueryRowContext(ctx, statement, args...).Scan(&p.state, &p.generation, &p.note)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNoPayment
+	}
+	return p, err
+}
 
 // Cancel takes a waiting payment back, for a refund: it is not handed out any more. The
 // reason is kept with the payment, at most 255 bytes. A payment that is done already, or not
 // stored, is an error. If it is being handled at this moment, the Done that follows returns
 // [ErrCancelled].
-func (b *Inbox) Cancel(ctx context.Context, openID, billNo, reason string) error { return errNotYet }
-
-// RetryOptions says which payments [Inbox.Retry] puts back.
-type RetryOptions struct {
-	OpenID string // one player's; empty: every player's
-
-	// DoneFrom and DoneTo, for the time after a restore of the players from a backup, put back
-	// what was done in [DoneFrom, DoneTo), too. DoneFrom is the time of the backup, less some
-	// minutes for clocks and running saves; the ids in the records keep what survived from
-	// doubling. A zero DoneTo is now. If DoneFrom is zero, only stuck payments are put back.
-	DoneFrom, DoneTo time.Time
+func (b *Inbox) Cancel(ctx context.Context, openID, billNo, reason string) error {
+	id := paymentID{openID, billNo}
+	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+		cancelled, err := changed(ctx, tx, b.store.sql.cancelPayment, clip(reason), openID, billNo)
+		if err != nil {
+			return err
+		}
+		if cancelled {
+			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, openID, billNo)
+			return err
+		}
+		p, err := b.store.state(ctx, tx, id)
+		if err == nil && p.state == stateDone {
+			err = errors.New("the payment is done: the player has the items")
+		}
+		return err // or cancelled before
+	})
+	if err != nil {
+		return fmt.Errorf("midassql: Cancel: %w", err)
+	}
+	return nil
 }
-
-// Retry makes payments of the Inbox's zones due at once: the stuck ones, as if they had never
-// failed, and with DoneFrom those that are done, after a restore. The latter begin a new
-// generation: a Done from before is refused with [ErrRestored]. Stop the processes
-// that hold restored players in their memory before you call it. It works in
-// batches, and returns how many payments it put back, also when it stopped at an error; then
-// call it again.
-func (b *Inbox) Retry(ctx context.Context, opts RetryOptions) (int64, error) { return 0, errNotYet }
-
-// InboxCounts are the figures of [Inbox.Counts].
-type InboxCounts struct {
-	Waiting int64     // all that wait, stuck ones included
-	Stuck   int64     // failed for 72 h: raise an alarm
-	Oldest  time.Time // when the payment that waits longest was stored; zero: none waits
-
-	// Unserved counts the waiting payments by zoneid where no worker has named their zone for
-	// 10 minutes. [Inbox.MoveZone] moves them.
-	Unserved map[string]int64
-}
-
-// Counts counts the waiting payments of the Inbox's zones, for metrics and alarms. It reads
-// all that wait: call it every minute, not for each payment.
-func (b *Inbox) Counts(ctx context.Context) (InboxCounts, error) { return InboxCounts{}, errNotYet }
-
-// MoveZone lets the waiting payments of zone from, and of the zones that begin with it and
-// "_", be handed out as those of zone to, and returns how many they were. The Delivery still
-// has the ZoneID that Midas sent. The name from has no effect on later payments any more
-// until a worker names it again.
-func (b *Inbox) MoveZone(ctx context.Context, from, to string) (int64, error) { return 0, errNotYet }
