@@ -148,7 +148,7 @@ func (s *Store) statements() statements {
 		paymentMark:   s.write(`SELECT mark FROM midas_deliveries WHERE openid = ? AND billno = ?`),
 
 		paymentState: s.write(`SELECT state, generation, note FROM midas_deliveries WHERE openid = ? AND billno = ?`),
-		donePayment: s.write(`UPDATE midas_deliveries SET state = 0, done_ms = {now} / 1000
+		donePayment: s.write(`UPDATE midas_deliveries SET state = 0, done_ms = {now}
 			WHERE openid = ? AND billno = ? AND state = 1 AND generation <= ?`),
 		cancelPayment: s.write(`UPDATE midas_deliveries SET state = 2, note = ? WHERE openid = ? AND billno = ? AND state = 1`),
 		reopenPayment: s.write(`UPDATE midas_deliveries SET state = 1, generation = ?

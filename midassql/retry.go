@@ -64,7 +64,7 @@ func (b *Inbox) retry(ctx context.Context, opts RetryOptions) (n int64, err erro
 	if err != nil || opts.DoneFrom.IsZero() {
 		return n, err
 	}
-	until := now
+	until := now + 1
 	if !opts.DoneTo.IsZero() {
 		until = opts.DoneTo.UnixMilli()
 	}
