@@ -1,6 +1,7 @@
 package frameworks
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 
@@ -8,12 +9,17 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 )
 
-// Echo mounts the callback in echo. The default format of its Logger has ${uri}, which holds
-// the query.
+// Echo mounts the callback in echo. The URI that its loggers write by default holds the query.
 func Echo(deliveries, game http.Handler, accessLog io.Writer) http.Handler {
 	e := echo.New()
 	e.Use(
-		middleware.LoggerWithConfig(middleware.LoggerConfig{Output: accessLog, Format: "${time_rfc3339} ${method} ${path} ${status} ${latency_human}\n"}),
+		middleware.RequestLoggerWithConfig(middleware.RequestLoggerConfig{
+			LogMethod: true, LogURIPath: true, LogStatus: true, // and not LogURI
+			LogValuesFunc: func(_ echo.Context, v middleware.RequestLoggerValues) error {
+				_, err := fmt.Fprintln(accessLog, v.Method, v.URIPath, v.Status)
+				return err
+			},
+		}),
 		middleware.Recover(),
 		middleware.GzipWithConfig(middleware.GzipConfig{Skipper: func(c echo.Context) bool { return c.Path() == deliveryPath }}),
 	)

@@ -227,6 +227,7 @@ func startHandler(mount func(deliveries, game http.Handler, accessLog io.Writer)
 func startBeego(t *testing.T, deliveries, game http.Handler) (string, func() string) {
 	file := filepath.Join(t.TempDir(), "access.log")
 	require.NoError(t, logs.SetLogger(logs.AdapterFile, `{"filename":`+strconv.Quote(file)+`}`))
+	t.Cleanup(func() { assert.NoError(t, logs.GetBeeLogger().DelLogger(logs.AdapterFile)) })
 	s := httptest.NewServer(Beego(deliveries, game))
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String(), func() string {
