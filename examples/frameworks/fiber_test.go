@@ -62,7 +62,7 @@ func fetch(t *testing.T, web *http.Client, url string) string {
 func newMidas(t *testing.T) (*midastest.Server, *midas.Client) {
 	fake := midastest.New(midastest.Config{Errorf: t.Errorf})
 	fake.DeliverToHandler(http.NotFoundHandler(), deliveryPath) // the tests send the callbacks themselves
-	client, err := midas.New(midas.Config{AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), DeliveryPath: deliveryPath})
+	client, err := midas.New(fake.ClientConfig(deliveryPath))
 	require.NoError(t, err)
 	return fake, client
 }
