@@ -206,7 +206,7 @@ func TestExplainRefusesWhatTheLibraryRefuses(t *testing.T) {
 	t.Parallel()
 	for query, want := range map[string]string{
 		documentedQuery + "&amt=1":                                      "parameter amt: comes twice",
-		documentedQuery + "&amt%3D1%26appid=145":                        "parameter query: holds a name",
+		documentedQuery + "&amt%3D1%26appid=145":                        "parameter query: a name holds",
 		strings.ReplaceAll(documentedQuery, "&sig=", "&nosig="):         "parameter sig: missing",
 		strings.ReplaceAll(documentedQuery, "version=v3", "version=v5"): "parameter version: v5",
 	} {
@@ -264,7 +264,7 @@ func TestWrongUsage(t *testing.T) {
 		"callback without a token":   {[]string{"callback", "-key", "k"}, "-token: missing"},
 		"callback with an odd path":  {[]string{"callback", "-key", "k", "-token", "t", "-url", "http://127.0.0.1/p", "-path", "p"}, `-path: does not begin with "/"`},
 		"callback without a URL":     {[]string{"callback", "-key", "k", "-token", "t"}, "-url: missing"},
-		"callback with an odd item":  {[]string{"callback", "-key", "k", "-token", "t", "-url", "http://127.0.0.1/p", "-payitem", "x"}, `-payitem: "x" is not id*price*num`},
+		"callback with an odd item":  {[]string{"callback", "-key", "k", "-token", "t", "-url", "http://127.0.0.1/p", "-payitem", "x"}, "-payitem: item 1: want id*price*num"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
