@@ -170,7 +170,7 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 		"providetype": {"5"}, "version": {"v3"}, "clientver": {"android"}, "paychannelsubid": {"1"},
 		"channel_id": {"00000000-android-00000000-000000000000000-ysdkwater-" + platform},
 		"cftid":      {fmt.Sprintf("42000001%s%010d", now.Format("20060102150405"), serial)},
-		string(rune('a'+rand.IntN(26))) + "bazinga": {"1"},
+		string(rune('a'+rand.IntN(26))) + "bazinga": {"1"}, // Midas's decoy: no backend can rely on fixed names
 	}
 	if metadata := o.params.Get("app_metadata"); metadata != "" {
 		params.Set("appmeta", metadata+"*"+method+"*"+platform)

@@ -148,7 +148,7 @@ type outcome struct {
 var errNotNow = errors.New("no callback was sent for this order yet: pay first")
 
 // action is the handler of an action on an order.
-func (s *sandbox) action(do func(context.Context, exchange, payment) (outcome, error)) http.HandlerFunc {
+func (s *sandbox) action(do func(context.Context, *exchange, payment) (outcome, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var p payment
 		if err := readJSON(w, r, &p); err != nil {
@@ -177,16 +177,16 @@ func (s *sandbox) action(do func(context.Context, exchange, payment) (outcome, e
 	}
 }
 
-func (s *sandbox) pay(ctx context.Context, order exchange, p payment) (outcome, error) {
+func (s *sandbox) pay(ctx context.Context, order *exchange, p payment) (outcome, error) {
 	return s.send(ctx, "pay", order, p)
 }
 
-func (s *sandbox) forge(ctx context.Context, order exchange, p payment) (outcome, error) {
+func (s *sandbox) forge(ctx context.Context, order *exchange, p payment) (outcome, error) {
 	return s.send(ctx, "forge", order, p, midastest.WrongKey(s.appKey+"-forged"), midastest.ExpiredToken())
 }
 
 // expire pays at a time when the token is dead, so far as the callback's ts tells.
-func (s *sandbox) expire(ctx context.Context, order exchange, p payment) (outcome, error) {
+func (s *sandbox) expire(ctx context.Context, order *exchange, p payment) (outcome, error) {
 	late := expiry(order).Add(time.Minute)
 	if now := s.now(); now.After(late) {
 		late = now
@@ -194,7 +194,7 @@ func (s *sandbox) expire(ctx context.Context, order exchange, p payment) (outcom
 	return s.send(ctx, "expire", order, p, midastest.ExpiredToken(), midastest.Param("ts", strconv.FormatInt(late.Unix(), 10)))
 }
 
-func (s *sandbox) send(ctx context.Context, action string, order exchange, p payment, options ...midastest.PayOption) (outcome, error) {
+func (s *sandbox) send(ctx context.Context, action string, order *exchange, p payment, options ...midastest.PayOption) (outcome, error) {
 	asked, err := p.options()
 	if err != nil {
 		return outcome{}, err
@@ -214,8 +214,8 @@ func (s *sandbox) send(ctx context.Context, action string, order exchange, p pay
 	return out, nil
 }
 
-func (s *sandbox) repeat(ctx context.Context, order exchange, _ payment) (outcome, error) {
-	last, found := s.last(order.Token, func(e exchange) bool { return e.Kind == "callback" && e.Action != "forge" })
+func (s *sandbox) repeat(ctx context.Context, order *exchange, _ payment) (outcome, error) {
+	last, found := s.last(order.Token, func(e *exchange) bool { return e.Kind == "callback" && e.Action != "forge" })
 	if !found {
 		return outcome{}, errNotNow
 	}
@@ -228,7 +228,7 @@ func (s *sandbox) repeat(ctx context.Context, order exchange, _ payment) (outcom
 }
 
 // cancel keeps that the player left. The token lives on, as with the real Midas.
-func (s *sandbox) cancel(_ context.Context, order exchange, _ payment) (outcome, error) {
+func (s *sandbox) cancel(_ context.Context, order *exchange, _ payment) (outcome, error) {
 	return outcome{exchange: s.called(order, exchange{Time: s.now(), Kind: "cancel"})}, nil
 }
 
@@ -291,8 +291,8 @@ func (s *sandbox) serveExchanges(w http.ResponseWriter, r *http.Request) {
 	out.SetEscapeHTML(false)
 	before := "["
 	for {
-		e, found, _ := s.after(after)
-		if !found {
+		e, _ := s.after(after)
+		if e == nil {
 			break
 		}
 		io.WriteString(w, before)

@@ -104,7 +104,8 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 		out.Encode(e)
 		return code
 	}
-	fmt.Fprintf(t.out, "GET %s\n\n  billno   %s\n  status   %d\n  took     %s of 2s\n  reply    %s\n\n%s\n",
+	say := words[language(*lang, t.env)]
+	fmt.Fprintf(t.out, say["callbackSent"],
 		printable(e.URL), printable(e.BillNo), e.Status, receipt.Took.Round(100_000), visibleText(e.Reply, e.ReplySize), t.paint(colour, e.verdict(language(*lang, t.env))))
 	return code
 }

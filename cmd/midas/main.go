@@ -56,6 +56,10 @@ type terminal struct {
 }
 
 func run(ctx context.Context, args []string, t *terminal) int {
+	usage := usage
+	if language("", t.env) == "zh" {
+		usage = chineseHelp[""].about
+	}
 	if len(args) == 0 {
 		fmt.Fprint(t.err, usage)
 		return exitUsage
@@ -108,7 +112,7 @@ func (t *terminal) parse(flags *flag.FlagSet, args []string, about string) (code
 	flags.SetOutput(io.Discard)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(t.out, about, "\nFlags:\n")
+		fmt.Fprint(t.out, t.help(flags, about))
 		flags.SetOutput(t.out)
 		flags.PrintDefaults()
 		return exitOK, false

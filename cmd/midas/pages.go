@@ -30,7 +30,7 @@ const maxShown = 100
 type view struct {
 	Lang string
 	T    map[string]string // the words of the page in its language
-	exchange
+	*exchange
 	Callbacks []view // newest first
 
 	// Of an order: what is sold, and where to pay.
@@ -43,13 +43,8 @@ type view struct {
 }
 
 // viewOf returns the view of an exchange.
-func (s *sandbox) viewOf(lang string, e exchange) view {
+func (s *sandbox) viewOf(lang string, e *exchange) view {
 	v := view{Lang: lang, T: words[lang], exchange: e}
-	v.Reason = translate(lang, e.Reason)
-	v.Notes = make([]string, len(e.Notes)) // e's are shared
-	for i, note := range e.Notes {
-		v.Notes[i] = translate(lang, note)
-	}
 	if e.Kind != "order" {
 		return v
 	}
@@ -67,6 +62,9 @@ func (v view) Charged() midas.Amount {
 	fen, _ := strconv.ParseInt(value(v.Params, "amt"), 10, 64) // midastest wrote it
 	return midas.Amount(fen)
 }
+
+// Say returns a sentence in the page's language.
+func (v view) Say(sentence string) string { return translate(v.Lang, sentence) }
 
 // Clock returns the time of day.
 func (v view) Clock() string { return v.Time.Format(time.TimeOnly) }
@@ -108,7 +106,7 @@ func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
 	lang := pageLanguage(r)
 	o, found := s.order(r.FormValue("token_id"))
 	if !found || r.PathValue("appid") != s.appID {
-		writePage(w, http.StatusNotFound, "cashier.html", view{Lang: lang, T: words[lang]})
+		writePage(w, http.StatusNotFound, "cashier.html", view{Lang: lang, T: words[lang], exchange: &exchange{}})
 		return
 	}
 	v := s.viewOf(lang, o)
@@ -145,8 +143,8 @@ func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 	alive := time.NewTicker(20 * time.Second) // a write that fails ends a page that was closed unseen
 	defer alive.Stop()
 	for sent := send(":\n\n"); sent; {
-		e, found, changed := s.after(after)
-		if found {
+		e, changed := s.after(after)
+		if e != nil {
 			after = e.Seq
 			sent = send(s.event(lang, e))
 			continue
@@ -162,7 +160,7 @@ func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // event returns an exchange as an event with its piece of the page.
-func (s *sandbox) event(lang string, e exchange) string {
+func (s *sandbox) event(lang string, e *exchange) string {
 	var html bytes.Buffer
 	if err := templates.ExecuteTemplate(&html, e.Kind, s.viewOf(lang, e)); err != nil {
 		panic(err)

@@ -250,7 +250,7 @@ type sandbox struct {
 
 	mu        sync.Mutex
 	seq       int               // of the last exchange
-	exchanges []exchange        // the last ones, oldest first, their numbers without a gap
+	exchanges []*exchange       // the last ones, oldest first, their numbers without a gap; never changed
 	size      int               // of exchanges, in bytes
 	faults    []midastest.Fault // of the next orders
 	changed   chan struct{}     // closed at the next exchange
@@ -310,7 +310,7 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 }
 
 // called keeps a callback of an order.
-func (s *sandbox) called(order, e exchange) exchange {
+func (s *sandbox) called(order *exchange, e exchange) exchange {
 	e.Token = order.Token
 	if _, query, ok := strings.Cut(e.URL, "?"); ok {
 		m := &message{callback: true, method: "GET", query: query}
@@ -327,11 +327,11 @@ func (s *sandbox) add(e exchange) exchange {
 	s.mu.Lock()
 	s.seq++
 	e.Seq = s.seq
-	s.exchanges = append(s.exchanges, e)
+	s.exchanges = append(s.exchanges, &e)
 	s.size += e.size()
 	for len(s.exchanges) > maxKept || s.size > maxKeptBytes && len(s.exchanges) > 1 {
 		oldest := s.exchanges[0]
-		s.exchanges[0] = exchange{} // the array behind the slice would keep it
+		s.exchanges[0] = nil // the array behind the slice would keep it
 		s.exchanges = s.exchanges[1:]
 		s.size -= oldest.size()
 		if oldest.Kind == "order" {
@@ -345,16 +345,16 @@ func (s *sandbox) add(e exchange) exchange {
 	return e
 }
 
-// after returns the oldest exchange kept after seq, and a channel that is closed when there
-// are more.
-func (s *sandbox) after(seq int) (e exchange, found bool, changed <-chan struct{}) {
+// after returns the oldest exchange kept after seq, or nil, and a channel that is closed when
+// there are more.
+func (s *sandbox) after(seq int) (e *exchange, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if seq >= s.seq {
-		return exchange{}, false, s.changed
+		return nil, s.changed
 	}
 	first := s.seq - len(s.exchanges) + 1 // numbers have no gap
-	return s.exchanges[max(seq+1-first, 0)], true, s.changed
+	return s.exchanges[max(seq+1-first, 0)], s.changed
 }
 
 // newest returns the number of the last exchange, 0 if there was none yet.
@@ -365,14 +365,14 @@ func (s *sandbox) newest() int {
 }
 
 // all returns the exchanges kept, oldest first.
-func (s *sandbox) all() []exchange {
+func (s *sandbox) all() []*exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.exchanges)
 }
 
 // last returns the last exchange of a token that is as wanted.
-func (s *sandbox) last(token string, wanted func(exchange) bool) (e exchange, found bool) {
+func (s *sandbox) last(token string, wanted func(*exchange) bool) (e *exchange, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range slices.Backward(s.exchanges) {
@@ -380,13 +380,13 @@ func (s *sandbox) last(token string, wanted func(exchange) bool) (e exchange, fo
 			return e, true
 		}
 	}
-	return exchange{}, false
+	return nil, false
 }
 
 // order returns the order with this token.
-func (s *sandbox) order(token string) (order exchange, found bool) {
-	return s.last(token, func(e exchange) bool { return e.Kind == "order" && e.Accepted })
+func (s *sandbox) order(token string) (order *exchange, found bool) {
+	return s.last(token, func(e *exchange) bool { return e.Kind == "order" && e.Accepted })
 }
 
 // expiry returns when the token of an order expires.
-func expiry(order exchange) time.Time { return order.Time.Add(midas.TokenLifetime) }
+func expiry(order *exchange) time.Time { return order.Time.Add(midas.TokenLifetime) }

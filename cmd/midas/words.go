@@ -41,9 +41,10 @@ Place an order
 Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
 
 `,
-		"fromBackend": "from your backend (one placed by hand would be unknown to it, and it would rightly answer token_not_found)",
-		"playerLeft":  "the player left the cashier",
-		"replayRead":  "%d callbacks to send, %d lines left out\n", "replayLeft": "%d left, %d not accepted, about %s to go; Ctrl-C stops",
+		"fromBackend":  "from your backend (one placed by hand would be unknown to it, and it would rightly answer token_not_found)",
+		"playerLeft":   "the player left the cashier",
+		"callbackSent": "GET %s\n\n  billno   %s\n  status   %d\n  took     %s of 2s\n  reply    %s\n\n%s\n",
+		"replayRead":   "%d callbacks to send, %d lines left out\n", "replayLeft": "%d left, %d not accepted, about %s to go; Ctrl-C stops",
 		"replayStopped": "stopped: %d sent, %d left; to go on, give -since %d\n", "replayDone": "%d accepted, %d not\n",
 	},
 	"zh": {
@@ -79,9 +80,10 @@ Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
 然后在收银台支付（网址会显示在这里），或打开控制台 %s/
 
 `,
-		"fromBackend": "由你的后端下单（手工下的单后端并不认识，会正确地应答 token_not_found）",
-		"playerLeft":  "玩家离开了收银台",
-		"replayRead":  "待重放的回调 %d 个，略过 %d 行\n", "replayLeft": "剩余 %d 个，未被接受 %d 个，约需 %s；按 Ctrl-C 停止",
+		"fromBackend":  "由你的后端下单（手工下的单后端并不认识，会正确地应答 token_not_found）",
+		"playerLeft":   "玩家离开了收银台",
+		"callbackSent": "GET %s\n\n  流水号   %s\n  状态码   %d\n  用时     %s / 2s\n  应答     %s\n\n%s\n",
+		"replayRead":   "待重放的回调 %d 个，略过 %d 行\n", "replayLeft": "剩余 %d 个，未被接受 %d 个，约需 %s；按 Ctrl-C 停止",
 		"replayStopped": "已停止：发送了 %d 个，剩余 %d 个；继续请加 -since %d\n", "replayDone": "已接受 %d 个，未接受 %d 个\n",
 	},
 }

@@ -85,6 +85,7 @@ func (s *story) run(ctx context.Context) error {
 	}
 	s.accepted(paid)
 	s.owns(ctx, anna, map[string]int{"sword": 1})
+	fmt.Fprintln(s.out, "  (The parameter that ends in bazinga is a decoy of Midas, with a random first letter: no backend can rely on fixed names.)")
 
 	s.chapter("Midas calls back for the same payment again, as it may at any time.")
 	_, query, _ := strings.Cut(paid.URL, "?")
