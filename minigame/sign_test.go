@@ -75,6 +75,8 @@ func TestNearMissesDiffer(t *testing.T) {
 			}
 		}
 	}
+	right[PaySig("requestMidasPaymentGameItem", `{"mode":"goods","offerId":"123","buyQuantity":1,"env":0,"currencyType":"CNY","platform":"android","zoneId":"1","productId":"testproductId","goodsPrice":10,"outTradeNo":"xxxxxx","attach":"testdata"}`, "12345")] = true
+	right[PayEventSig(eventGoods, `{"RefundId":"refund_id","RefundAmount":100,"RefundSource":1,"Env":0, "WeChatPayInfo":{"MchOrderNo":"xxxxxxx","TransactionId":"xxxxxxx"}}`, "12345")] = true
 	eachVector(t, "near_miss", func(t *testing.T, v *vector) {
 		var pair struct{ Right, Wrong string }
 		require.NoError(t, json.Unmarshal(v.Expected, &pair))
