@@ -79,23 +79,23 @@ func (e CallbackEvent) Reconcile() bool {
 // LogValue shows the event as a group, the openid shortened.
 func (e CallbackEvent) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Int("ret", e.Ret), slog.Duration("duration", e.Duration)}
-	text := func(name, value string) {
+	add := func(name, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(name, value))
 		}
 	}
-	text("billno", clip(e.BillNo, 4*maxBillNo))
-	text("openid", clip(e.OpenID, 4))
-	text("token", clip(e.Token, 200))
+	add("billno", clip(e.BillNo, 4*maxBillNo))
+	add("openid", clip(e.OpenID, 4))
+	add("token", clip(e.Token, 200))
 	if e.Late {
 		attrs = append(attrs, slog.Bool("late", true))
 	}
 	if e.Err != nil {
-		text("error", e.Err.Error())
+		add("error", e.Err.Error())
 	}
-	text("path", clip(e.Path, 100))
-	text("remote", e.Remote)
-	text("stack", e.stack)
+	add("path", clip(e.Path, 100))
+	add("remote", e.Remote)
+	add("stack", e.stack)
 	if e.Missed > 0 {
 		attrs = append(attrs, slog.Int("missed", e.Missed))
 	}
@@ -156,8 +156,9 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		if r.ContentLength != 0 { // net/http would wait for the body before it sends the answer
+		if r.ContentLength != 0 { // net/http would wait for the body, before the answer and after it
 			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(start) // what cannot do that waits for its server's own limit
 		}
 		if r.Method != http.MethodGet { // the signature covers the method
 			w.Header().Set("Allow", http.MethodGet)

@@ -83,9 +83,9 @@ const (
 	defaultDeliverTimeout = 1500 * time.Millisecond
 	defaultAnswerTimeout  = 1800 * time.Millisecond
 
-	// 4,096 grants of 100 ms each are 40,000 payments a second, more than any game sells;
-	// 4,096 that hang cost some 100 MB.
-	defaultMaxDeliveries = 4096
+	// 2,048 grants of 100 ms each are 20,000 payments a second, more than any game sells.
+	// If as many hang, their answers still leave in time.
+	defaultMaxDeliveries = 2048
 )
 
 // A Gateway says where requests go and what is signed for them: request path, signed
@@ -156,7 +156,7 @@ type Config struct {
 
 	// MaxDeliveries is how many DeliverFuncs may run at once. While that many are running
 	// verified callbacks are answered ret 1 at once, and [Client.Ready] returns an error.
-	// Zero means 4096, which no healthy game reaches; negative is refused.
+	// Zero means 2048, which no healthy game reaches; negative is refused.
 	MaxDeliveries int
 
 	// MaxRetries is how often an order is sent again after a network fault, a 5xx or a

@@ -18,14 +18,14 @@ const maxPending = 1000
 // ends when there is nothing to do.
 type reporter struct {
 	mu      sync.Mutex
-	queue   []report
-	keys    map[string]bool // of the reports in queue that have one
-	missed  int             // since the last report that was queued
+	queue   []job
+	keys    map[string]bool // of the jobs in queue that have one
+	missed  int             // since the last job that was queued
 	active  bool            // the goroutine runs
 	pending counter
 }
 
-type report struct {
+type job struct {
 	key    string // of what must not be dropped; one of each is enough
 	call   func(missed int)
 	missed int
@@ -46,7 +46,7 @@ func (r *reporter) add(key string, call func(missed int)) {
 		}
 		r.keys[key] = true
 	}
-	r.queue = append(r.queue, report{key, call, r.missed})
+	r.queue = append(r.queue, job{key, call, r.missed})
 	r.missed = 0
 	r.pending.add(math.MaxInt)
 	if !r.active {
@@ -64,7 +64,7 @@ func (r *reporter) work() {
 			return
 		}
 		next := r.queue[0]
-		r.queue[0] = report{}
+		r.queue[0] = job{}
 		r.queue = r.queue[1:]
 		delete(r.keys, next.key)
 		r.mu.Unlock()
@@ -73,7 +73,7 @@ func (r *reporter) work() {
 }
 
 // do makes a call that may panic, or end the goroutine as a test's FailNow does.
-func (r *reporter) do(next report) {
+func (r *reporter) do(next job) {
 	returned := false
 	defer func() {
 		cause := recover()
