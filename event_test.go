@@ -72,9 +72,9 @@ func TestEveryAnswerMakesOneEvent(t *testing.T) {
 			cancel()
 			return r.WithContext(ctx)
 		}, nil, `{"ret":0,"msg":"OK"}`, []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
-		{"the answer left late", returning(nil), nil, &writer{delay: 2100 * time.Millisecond}, "", []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
-		{"the connection is lost", returning(nil), nil, &writer{err: io.ErrClosedPipe}, "", []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
-		{"the ResponseWriter panics", returning(nil), nil, &writer{panics: true}, "", []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
+		{"the answer left late", returning(nil), nil, &lostAnswer{delay: 2100 * time.Millisecond}, "", []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
+		{"the connection is lost", returning(nil), nil, &lostAnswer{err: io.ErrClosedPipe}, "", []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
+		{"the ResponseWriter panics", returning(nil), nil, &lostAnswer{panics: true}, "", []event{{midas.HungUp, false, 0, true, slog.LevelError}}},
 		{"the wrong signature", returning(nil), func(r *http.Request) *http.Request {
 			return httptest.NewRequest("GET", r.URL.Path+"?"+strings.Replace(r.URL.RawQuery, "amt=600", "amt=601", 1), nil)
 		}, nil, `{"ret":4,"msg":"bad_parameter:sig"}`, []event{{midas.Unverified, false, 4, false, slog.LevelWarn}}},
@@ -121,22 +121,22 @@ func TestEveryAnswerMakesOneEvent(t *testing.T) {
 	}
 }
 
-// A writer is a ResponseWriter whose answers do not arrive.
-type writer struct {
+// A lostAnswer is a ResponseWriter whose answers do not arrive, or not in time.
+type lostAnswer struct {
 	header http.Header
 	delay  time.Duration
 	err    error
 	panics bool
 }
 
-func (w *writer) Header() http.Header {
+func (w *lostAnswer) Header() http.Header {
 	if w.header == nil {
 		w.header = http.Header{}
 	}
 	return w.header
 }
-func (w *writer) WriteHeader(int) {}
-func (w *writer) Write(b []byte) (int, error) {
+func (w *lostAnswer) WriteHeader(int) {}
+func (w *lostAnswer) Write(b []byte) (int, error) {
 	if w.panics {
 		panic("a middleware's bug")
 	}

@@ -293,7 +293,9 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	if a.BaseString != "" { // the signature is the problem
 		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
 		if len(a.RawQuery) <= maxSearched {
-			e.Mistakes, _ = findMistakes(right, mistakesFor(m, right, nil))
+			if found := newSearch("en", m, right, nil, false).find(right); found != nil {
+				e.Mistakes = found[0]
+			}
 		}
 		if !s.secrets {
 			right.params = maskParams(right.params)
