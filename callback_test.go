@@ -189,8 +189,11 @@ func TestMovingABoundaryBetweenNameAndValueNeverVerifies(t *testing.T) {
 		strings.Replace(documentedQuery, "amt=320&appid=1101255891", "amt=320%26appid%3D1101255891", 1),
 		strings.Replace(documentedQuery, "amt=320&appid=1101255891", "amt%3D320%26appid=1101255891", 1),
 	} {
-		_, err := c.ParseDeliveryQuery(forged)
-		require.ErrorIs(t, err, midas.ErrSignature, forged)
+		t.Run(forged, func(t *testing.T) {
+			t.Parallel()
+			_, err := c.ParseDeliveryQuery(forged)
+			require.ErrorIs(t, err, midas.ErrSignature)
+		})
 	}
 }
 

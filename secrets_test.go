@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -39,12 +38,11 @@ func secretOrder() midas.OrderRequest {
 }
 
 func secretConfig() midas.Config {
-	cfg := midas.Config{AppID: testAppID, AppKey: secrets["pay key"], Gateway: midas.MSDK(), DeliveryPath: "/pay/notify", RetryDelay: time.Nanosecond}
-	return cfg
+	return midas.Config{AppID: testAppID, AppKey: secrets["pay key"], Gateway: midas.MSDK(), DeliveryPath: "/pay/notify", RetryDelay: time.Nanosecond}
 }
 
 // requireNoSecret fails if text holds a secret in any notation, or the query of an order.
-func requireNoSecret(t *testing.T, text, what string) {
+func requireNoSecret(t *testing.T, text string) {
 	t.Helper()
 	for notation, decode := range map[string]func(string) string{
 		"as it is":         func(s string) string { return s },
@@ -54,8 +52,8 @@ func requireNoSecret(t *testing.T, text, what string) {
 		"HTML and percent": func(s string) string { return html.UnescapeString(unescapeAll(s)) },
 		"as JSON":          strings.NewReplacer(`\/`, `/`, `\"`, `"`, `\\`, `\`, `\u003c`, "<", `\u0026`, "&").Replace,
 	} {
-		require.NotContains(t, decode(text), "SECRET", "%s, %s", what, notation)
-		require.NotContains(t, decode(text), "openid=o_TEST", "the query: %s, %s", what, notation)
+		require.NotContains(t, decode(text), "SECRET", "%s, %s", text, notation)
+		require.NotContains(t, decode(text), "openid=o_TEST", "the query: %s, %s", text, notation)
 	}
 }
 
@@ -86,152 +84,182 @@ func faces(v any) []string {
 	}
 }
 
+// A transcript is all that was printed while an order or a callback went wrong.
+type transcript struct {
+	log    journal
+	texts  []string
+	hidden []string // what must not be in it, besides the secrets
+}
+
+func (tr *transcript) hide(values ...string) { tr.hidden = append(tr.hidden, values...) }
+
+// add adds all faces of all errors in the chain of err.
+func (tr *transcript) add(err error) {
+	for ; err != nil; err = errors.Unwrap(err) {
+		tr.texts = append(tr.texts, faces(err)...)
+	}
+}
+
+// requireNoSecret checks everything, when c has written its log.
+func (tr *transcript) requireNoSecret(t *testing.T, c *midas.Client) {
+	t.Helper()
+	require.NoError(t, c.Wait(t.Context()))
+	texts := append(tr.texts, strings.Split(tr.log.String(), "\n")...)
+	require.NotEmpty(t, texts)
+	for _, text := range texts {
+		requireNoSecret(t, text)
+		for _, hidden := range tr.hidden {
+			require.NotContains(t, text, hidden)
+			require.NotContains(t, text, url.QueryEscape(hidden))
+		}
+	}
+}
+
+// Answers that repeat the request, the way proxies and servers do.
 func TestNoErrorOrLogLineShowsASecret(t *testing.T) {
 	t.Parallel()
-	var log journal
-	var texts []string
-
-	// echo repeats the request the way proxies and servers do.
-	echo := func(format string) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			q := r.URL.Query()
-			raw, sig := r.URL.RawQuery, q.Get("sig")
-			inJSON, _ := json.Marshal(sig + q.Get("openkey") + q.Get("pfkey") + q.Get("sp_info"))
-			body := strings.NewReplacer(
-				"URL", r.URL.String(),
-				"HTML", html.EscapeString(r.URL.String()),
-				"TWICE", url.QueryEscape(raw),
-				"LOWER", strings.ToLower(url.QueryEscape(sig))+" "+lowerEscapes(raw),
-				"VALUES", strings.Join([]string{sig, q.Get("openkey"), q.Get("pfkey"), q.Get("pay_token"), q.Get("sp_info"), secrets["pay key"]}, " | "),
-				"JSONED", strings.ReplaceAll(string(inJSON), "/", `\/`),
-				"TEMPLATE", template.HTMLEscapeString(sig+q.Get("openkey")), // "+" as &#43;
-				"ENTITIES", entities(sig+q.Get("openkey")+secrets["pay key"]),
-				"DOUBLE", url.QueryEscape(url.QueryEscape(q.Get("openkey"))),
-				"BLANKS", strings.ReplaceAll(sig+q.Get("openkey"), "+", " "),
-				"ESCAPED", html.EscapeString(q.Get("openkey"))+" "+url.QueryEscape(q.Get("pfkey"))+" "+url.PathEscape(q.Get("pay_token")),
-			).Replace(format)
-			if status := r.Header.Get("X-Status"); status != "" {
-				w.WriteHeader(502)
-			}
-			io.WriteString(w, body)
-		}
+	echo := func(r *http.Request, format string) string {
+		q := r.URL.Query()
+		raw, sig := r.URL.RawQuery, q.Get("sig")
+		inJSON, _ := json.Marshal(sig + q.Get("openkey") + q.Get("pfkey") + q.Get("sp_info"))
+		return strings.NewReplacer(
+			"URL", r.URL.String(),
+			"HTML", html.EscapeString(r.URL.String()),
+			"TWICE", url.QueryEscape(raw),
+			"LOWER", strings.ToLower(url.QueryEscape(sig))+" "+lowerEscapes(raw),
+			"VALUES", strings.Join([]string{sig, q.Get("openkey"), q.Get("pfkey"), q.Get("pay_token"), q.Get("sp_info"), secrets["pay key"]}, " | "),
+			"JSONED", strings.ReplaceAll(string(inJSON), "/", `\/`),
+			"TEMPLATE", template.HTMLEscapeString(sig+q.Get("openkey")), // "+" as &#43;
+			"ENTITIES", entities(sig+q.Get("openkey")+secrets["pay key"]),
+			"DOUBLE", url.QueryEscape(url.QueryEscape(q.Get("openkey"))),
+			"BLANKS", strings.ReplaceAll(sig+q.Get("openkey"), "+", " "),
+			"ESCAPED", html.EscapeString(q.Get("openkey"))+" "+url.QueryEscape(q.Get("pfkey"))+" "+url.PathEscape(q.Get("pay_token")),
+		).Replace(format)
 	}
-	sigs := map[string]bool{}
 	for _, format := range []string{
 		"<a href=\"URL\">", "<p>HTML</p>", "TWICE", "LOWER", "VALUES", "JSONED", "ESCAPED", "TEMPLATE", "ENTITIES", "BLANKS", "DOUBLE",
-		`{"ret":1001,"msg":"VALUES"}`, `{"ret":1001,"msg":"source: TWICE","err_code":"LOWER"}`, `{"ret":1001,"msg":JSONED}`,
+		`{"ret":1001,"msg":"TWICE"}`, `{"ret":1001,"msg":"source: TWICE","err_code":"LOWER"}`, `{"ret":1001,"msg":JSONED}`, `{"ret":"URL"}`,
+		`{"ret":1001,"msg":"TEMPLATE","err_code":"ENTITIES"}`, `{"ret":1001,"msg":"BLANKS","err_code":"DOUBLE"}`,
 		"openkey=SECRET", "openkey: 'SECRET", "sig%3DSECRET", "<openkey>SECRET", // cut off in the middle of a value
 	} {
-		for _, status := range []string{"", "502"} {
-			g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
-				sigs[r.URL.Query().Get("sig")] = true
-				if status != "" {
-					r.Header.Set("X-Status", status)
+		for _, status := range []int{200, 502} {
+			t.Run(fmt.Sprint(status, " ", format), func(t *testing.T) {
+				t.Parallel()
+				var tr transcript
+				g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
+					w.WriteHeader(status)
+					io.WriteString(w, echo(r, format))
+				})
+				cfg := secretConfig()
+				cfg.Gateway = cfg.Gateway.At(g.URL)
+				c := newClient(t, cfg, tr.log.attach)
+				_, err := c.CreateOrder(t.Context(), secretOrder())
+				require.Error(t, err)
+				tr.add(err)
+				for _, r := range g.requests {
+					tr.hide(r.URL.Query().Get("sig"))
 				}
-				echo(format)(w, r)
+				tr.requireNoSecret(t, c)
 			})
-			cfg := secretConfig()
-			cfg.Gateway = cfg.Gateway.At(g.URL)
-			log.attach(&cfg)
-			c := newClient(t, cfg)
-			_, err := c.CreateOrder(t.Context(), secretOrder())
-			require.Error(t, err)
-			require.NoError(t, c.Wait(t.Context()))
-			for ; err != nil; err = errors.Unwrap(err) {
-				texts = append(texts, faces(err)...)
-			}
 		}
 	}
+}
 
-	// Transports that fail, and print the URL doing so.
-	for _, fail := range []func(*http.Request) error{
-		func(r *http.Request) error { return fmt.Errorf("cannot reach %s", r.URL) },
-		func(r *http.Request) error {
+func TestNoNetworkFaultShowsASecret(t *testing.T) {
+	t.Parallel()
+	for what, fail := range map[string]func(*http.Request) error{
+		"the URL in words": func(r *http.Request) error { return fmt.Errorf("cannot reach %s", r.URL) },
+		"a url.Error": func(r *http.Request) error {
 			return &url.Error{Op: "Get", URL: r.URL.String(), Err: errors.New("refused")}
 		},
-		func(r *http.Request) error {
+		"a url.Error, wrapped": func(r *http.Request) error {
 			return fmt.Errorf("x: %w", &url.Error{Op: "Get", URL: r.URL.String(), Err: errors.New("refused")})
 		},
+		"a url.Error in another": func(r *http.Request) error {
+			return &url.Error{Op: "Get", URL: r.URL.String(), Err: &url.Error{Op: "Get", URL: r.URL.String(), Err: errors.New("refused")}}
+		},
+		"openkey alone": func(r *http.Request) error { return errors.New("odd value " + r.URL.Query().Get("openkey")) },
 	} {
-		cfg := secretConfig()
-		log.attach(&cfg)
-		cfg.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			sigs[r.URL.Query().Get("sig")] = true
-			return nil, fail(r)
-		})}
-		c := newClient(t, cfg)
-		_, err := c.CreateOrder(t.Context(), secretOrder())
-		require.Error(t, err)
-		require.NoError(t, c.Wait(t.Context()))
-		requireNoURLError(t, err)
-		for ; err != nil; err = errors.Unwrap(err) {
-			texts = append(texts, faces(err)...)
-		}
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			var tr transcript
+			c := newClient(t, secretConfig(), tr.log.attach, func(cfg *midas.Config) {
+				cfg.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					tr.hide(r.URL.Query().Get("sig"))
+					return nil, fail(r)
+				})}
+			})
+			_, err := c.CreateOrder(t.Context(), secretOrder())
+			require.Error(t, err)
+			requireNoURLError(t, err)
+			tr.add(err)
+			tr.requireNoSecret(t, c)
+		})
 	}
+}
 
-	// Orders that are not sent.
-	for _, change := range []func(*midas.OrderRequest){
-		func(r *midas.OrderRequest) { r.Login = "x" },
-		func(r *midas.OrderRequest) { r.PF = "" },
-		func(r *midas.OrderRequest) { r.Items = nil },
-		func(r *midas.OrderRequest) { r.Extra.Set("openkey", secrets["openkey"]) },
-		func(r *midas.OrderRequest) { r.Extra.Add("sp_info", secrets["extra"]) },
+func TestAnOrderThatIsNotSentShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]func(*midas.OrderRequest){
+		"login":                  func(r *midas.OrderRequest) { r.Login = "x" },
+		"pf":                     func(r *midas.OrderRequest) { r.PF = "" },
+		"openkey too long":       func(r *midas.OrderRequest) { r.OpenKey = strings.Repeat(r.OpenKey, 100) },
+		"items":                  func(r *midas.OrderRequest) { r.Items = nil },
+		"openkey in Extra":       func(r *midas.OrderRequest) { r.Extra.Set("openkey", secrets["openkey"]) },
+		"two values in Extra":    func(r *midas.OrderRequest) { r.Extra.Add("sp_info", secrets["extra"]) },
+		"a value too long there": func(r *midas.OrderRequest) { r.Extra.Set("sp_info", strings.Repeat(secrets["extra"], 100)) },
 	} {
-		req := secretOrder()
-		change(&req)
-		_, err := newClient(t, secretConfig()).CreateOrder(t.Context(), req)
-		require.Error(t, err)
-		texts = append(texts, faces(err)...)
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			var tr transcript
+			c := newClient(t, secretConfig(), tr.log.attach)
+			req := secretOrder()
+			change(&req)
+			_, err := c.CreateOrder(t.Context(), req)
+			require.Error(t, err)
+			tr.add(err)
+			tr.requireNoSecret(t, c)
+		})
 	}
+}
 
-	// Callbacks of every outcome, with a signature that must not be repeated.
-	params, err := url.ParseQuery(signed(nil))
-	require.NoError(t, err)
-	cfg := secretConfig()
-	log.attach(&cfg)
-	c := newClient(t, cfg)
-	for _, outcome := range []error{nil, errors.New("no"), midas.ErrTokenExpired, &midas.ParamError{Param: "amt", Reason: "differs"}} {
-		h := c.DeliveryHandler(func(context.Context, *midas.Delivery) error { return outcome })
-		for _, change := range []func(url.Values){
-			func(url.Values) {},
-			func(q url.Values) { q.Set("sig", "SECRETsig") },
-			func(q url.Values) { q.Set("amt", "SECRET") },
-			func(q url.Values) { q.Set("openid", "SECRET") },
-			func(q url.Values) { q.Set("SECRET", "x"); q.Add("SECRET", "y") },
-			func(q url.Values) { q.Set("SEC RET", "SECRET") },
+func TestNoAnswerOrLogLineOfACallbackShowsASecret(t *testing.T) {
+	t.Parallel()
+	for outcome, deliver := range map[string]midas.DeliverFunc{
+		"delivered": func(context.Context, *midas.Delivery) error { return nil },
+		"failed":    func(context.Context, *midas.Delivery) error { return errors.New("no") },
+		"declined": func(context.Context, *midas.Delivery) error {
+			return &midas.ParamError{Param: "amt", Reason: "differs"}
+		},
+		"panicked": func(context.Context, *midas.Delivery) error { panic("x") },
+	} {
+		for what, change := range map[string]func(url.Values){
+			"as it is":            func(url.Values) {},
+			"the signature":       func(q url.Values) { q.Set("sig", "SECRETsig") },
+			"a number":            func(q url.Values) { q.Set("amt", "SECRET") },
+			"the player":          func(q url.Values) { q.Set("openid", "SECRET") },
+			"a name, twice":       func(q url.Values) { q.Set("SECRET", "x"); q.Add("SECRET", "y") },
+			"a name with a blank": func(q url.Values) { q.Set("SEC RET", "SECRET") },
 		} {
-			q := url.Values{}
-			for name := range params {
-				q.Set(name, params.Get(name))
-			}
-			q.Set("openid", "o_TESTlonglonglong")
-			q.Del("sig")
-			sig := midas.SignCallback("GET", "/pay/notify", q, secrets["pay key"])
-			q.Set("sig", sig)
-			sigs[sig] = true
-			change(q)
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequest("GET", "/pay/notify?"+q.Encode(), nil))
-			_, err := c.ParseDeliveryQuery(q.Encode())
-			texts = append(texts, w.Body.String())
-			if err != nil {
-				texts = append(texts, faces(err)...)
-			}
-		}
-	}
-	panicking := c.DeliveryHandler(func(context.Context, *midas.Delivery) error { panic("x") })
-	panicking.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/?"+signedWith(secrets["pay key"]), nil))
+			t.Run(outcome+", "+what, func(t *testing.T) {
+				t.Parallel()
+				var tr transcript
+				c := newClient(t, secretConfig(), tr.log.attach)
+				q, err := url.ParseQuery(signed(nil))
+				require.NoError(t, err)
+				q.Set("openid", "o_TESTlonglonglong")
+				sig := midas.SignCallback("GET", "/pay/notify", q, secrets["pay key"])
+				q.Set("sig", sig)
+				tr.hide(sig, "o_TESTlonglonglong") // openids are shortened
+				change(q)
 
-	require.NoError(t, c.Wait(t.Context()))
-	texts = append(texts, strings.Split(log.String(), "\n")...)
-	require.Greater(t, len(texts), 300)
-	for _, text := range texts {
-		requireNoSecret(t, text, text)
-		for sig := range sigs {
-			require.NotContains(t, text, sig)
-			require.NotContains(t, text, url.QueryEscape(sig))
+				w := serve(c.DeliveryHandler(deliver), "GET", q.Encode())
+				_, err = c.ParseDeliveryQuery(q.Encode())
+				tr.add(err)
+				tr.texts = append(tr.texts, w.Body.String())
+				tr.requireNoSecret(t, c)
+			})
 		}
-		require.NotContains(t, text, "o_TESTlonglonglong", "openids are shortened")
 	}
 }
 
@@ -246,12 +274,6 @@ func entities(s string) string {
 		}
 	}
 	return b.String()
-}
-
-func signedWith(key string) string {
-	params, _ := url.ParseQuery(signed(nil))
-	params.Set("sig", midas.SignCallback("GET", "/pay/notify", params, key))
-	return params.Encode()
 }
 
 func lowerEscapes(s string) string {
@@ -284,10 +306,13 @@ func TestWhatHoldsSecretsDoesNotPrintThem(t *testing.T) {
 			v midas.Client
 		}{c, *c},
 	} {
-		for _, text := range faces(v) {
-			requireNoSecret(t, text, what+": "+text)
-			require.NotContains(t, strings.ToLower(text), fmt.Sprintf("%x", "SECRET"), what)
-		}
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			for _, text := range faces(v) {
+				requireNoSecret(t, text)
+				require.NotContains(t, strings.ToLower(text), fmt.Sprintf("%x", "SECRET"))
+			}
+		})
 	}
 
 	// testify prints what differs with all pointers followed and all methods off.
