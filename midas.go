@@ -469,7 +469,7 @@ func readAnswer(resp *http.Response, show func(string) string) (orderAnswer, err
 	body := make([]byte, 1, 512)
 	n, err := io.ReadFull(resp.Body, body)
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return orderAnswer{}, unusable(0, "it is empty", nil)
 	case n == 1 && !strings.Contains("{ \t\r\n", string(body)):
 		return orderAnswer{}, unusable(resp.ContentLength, "it is not JSON", nil)

@@ -119,9 +119,9 @@ type statements struct {
 	// orders
 	saveOrder, order, oldOrders, meta, setMeta string
 	// payments
-	insertPayment, repeatPayment, paymentMark, settlePayment string
-	paymentState, donePayment, cancelPayment, reopenPayment  string
-	doneSince                                                string
+	insertPayment, repeatPayment, paymentMark, settlePayment, breakPayment string
+	paymentState, donePayment, cancelPayment, reopenPayment                string
+	doneSince                                                              string
 	// inbox
 	insertWaiting, removeWaiting, release, accept string
 	waiting, anyWaiting, nextGeneration           string
@@ -143,7 +143,8 @@ func (s *Store) statements() statements {
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?){once}`),
 		// A payment that was settled without its token takes that of the first callback.
 		repeatPayment: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1, token = ?
-			WHERE openid = ? AND billno = ? AND token IN (?, '')`),
+			WHERE openid = ? AND billno = ? AND token IN (?, '') AND state <> 3`),
+		breakPayment:  s.write(`UPDATE midas_deliveries SET state = 3, note = ? WHERE openid = ? AND billno = ? AND mark = ?`),
 		settlePayment: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1 WHERE openid = ? AND billno = ?`),
 		paymentMark:   s.write(`SELECT mark FROM midas_deliveries WHERE openid = ? AND billno = ?`),
 

@@ -125,7 +125,7 @@ func walk(err error, visit func(error)) {
 		return
 	}
 	visit(err)
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // this walks the tree itself
 	case interface{ Unwrap() error }:
 		walk(e.Unwrap(), visit)
 	case interface{ Unwrap() []error }:
@@ -173,5 +173,5 @@ var errStoredBefore = errors.New("stored before")
 var errNilContext = errors.New("the context is nil")
 
 // errNotOneTransaction: see checkMark.
-var errNotOneTransaction = errors.New("the payment's row is gone before the commit: the transaction was rolled back or committed while the grant ran, " +
-	"and what the grant did after that may have been committed by itself; does the grant ignore an error of its tx, or run DDL?")
+var errNotOneTransaction = errors.New("the grant's transaction ended while it ran, and part of what it did may be committed: " +
+	"does it ignore an error of its tx, or run DDL?")

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -179,6 +180,9 @@ func TestEveryMistakeHasACaseAndIsDocumented(t *testing.T) {
 	t.Parallel()
 	cases, err := os.ReadFile("testdata/mistakes.json")
 	require.NoError(t, err)
+	encoders, err := os.ReadFile("testdata/encoders.json")
+	require.NoError(t, err)
+	cases = append(cases, encoders...)
 	known := map[string]bool{}
 	for _, query := range []string{"billno=1&sig=x", "openkey=1&sig=x"} {
 		m, err := parseMessage("http://203.0.113.9/pay/notify?" + query)
@@ -191,18 +195,20 @@ func TestEveryMistakeHasACaseAndIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	known["msdk-path"] = true // for a request that is to be signed for the path of YSDK
-	require.Greater(t, len(known), 30)
+	for _, name := range []string{"msdk-path", "added-on-the-way", "url-encoded-twice", "path-in-other-case"} { // of other messages
+		known[name] = true
+	}
+	require.Greater(t, len(known), 70)
 	for _, page := range []string{"../../docs/sandbox.md", "../../docs/sandbox.zh-CN.md"} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		for name := range known {
-			require.Contains(t, string(text), "`"+name+"`", page)
+			require.True(t, strings.Contains(string(text), "`"+name+"`"), "%s does not name %s", page, name)
 		}
 	}
 	for name := range known {
 		if name != "sig-signed" { // no message can hold it: see TestExplainSigExplainsOnesOwnSignature
-			require.Contains(t, string(cases), `"`+name+`"`)
+			require.True(t, strings.Contains(string(cases), `"`+name+`"`), "no case makes %s", name)
 		}
 	}
 }
@@ -299,6 +305,92 @@ func TestExplainSigExplainsOnesOwnSignature(t *testing.T) {
 		require.Equal(t, exitFailed, code)
 		require.Len(t, got.Mistakes, 1, sig)
 		require.Equal(t, want, got.Mistakes[0].Name)
+	}
+}
+
+// The documented callback, to which a gateway added parameters.
+func TestWhatWasAddedOnTheWayIsToBeTakenOut(t *testing.T) {
+	t.Parallel()
+	for added, want := range map[string]string{
+		"trace=1":                       `take it out before verifying`,
+		"s=/pay/notify":                 `take it out before verifying`,
+		"u8ChannelID=7&trace=1":         `take them out before verifying`,
+		"u8ChannelID=7&s=/pay&trace=1":  `take them out before verifying`,
+		"format=json":                   `take it out before verifying`, // of requests, not of callbacks
+		"a=1&b=2&c=3&d=4&channelName=x": `take them out before verifying`,
+	} {
+		code, stdout, _ := runWith(t, "", nil, "explain", "-key", documentedKey, "/pay/mt.php?"+added+"&"+documentedQuery)
+		require.Equal(t, exitFailed, code)
+		before, after, other := strings.Cut(stdout, "\nOr, which makes the same signature of this message:\n")
+		require.True(t, other, stdout)
+		require.Contains(t, before, "added-on-the-way: ")
+		require.Contains(t, before, "To change: "+want+".\n  It is this if Midas sent this callback: it signs all that it sends.")
+		require.Regexp(t, `(left-out|fixed-names): `, after)
+		require.Contains(t, after, "To change: sign every parameter")
+		require.Contains(t, after, "It is this if your own code")
+		for pair := range strings.SplitSeq(added, "&") {
+			name, _, _ := strings.Cut(pair, "=")
+			require.Contains(t, before, `"`+name+`"`)
+		}
+	}
+
+	// A decoy comes from Midas, and one's own signature of a genuine callback lacks what one left out.
+	for sig, query := range map[string]string{"": "ebazinga=1&" + documentedQuery, "8lnki5OP51iIA3WGy9/59dgqB2U=": documentedQuery} {
+		_, stdout, _ := runWith(t, "", nil, "explain", "-key", documentedKey, "-sig", sig, "/pay/mt.php?"+query)
+		require.Contains(t, stdout, "left-out: ")
+		require.NotContains(t, stdout, "added-on-the-way")
+	}
+}
+
+func TestExplainSaysWhichOfSeveralSignaturesIsWrong(t *testing.T) {
+	t.Parallel()
+	_, stdout, _ := runWith(t, "", nil, "explain", "-key", documentedKey, "-sig", "AAAA", "/pay/mt.php?trace=1&"+documentedQuery)
+	require.Contains(t, stdout, "Note: the sig in the message itself is another one than the parameters want, too: explain it without -sig first.")
+}
+
+func TestExplainSpeaksChinese(t *testing.T) {
+	t.Parallel()
+	chinese := func(s string) bool {
+		return strings.ContainsFunc(s, func(r rune) bool { return unicode.Is(unicode.Han, r) })
+	}
+	for _, args := range [][]string{{"-lang", "zh"}, nil} {
+		args = append([]string{"explain"}, args...)
+		args = append(args, "-key", documentedKey)
+		env := map[string]string{"LANG": "zh_CN.UTF-8"}
+		code, stdout, _ := runWith(t, "", env, append(args, "/pay/mt.php?"+documentedQuery)...)
+		require.Equal(t, exitOK, code)
+		require.Contains(t, stdout, "通过：签名正确。")
+		require.Contains(t, stdout, "实付 32 Q 点（3.20 元）")
+		_, stdout, _ = runWith(t, "", env, append(args, "/pay/mt.php?trace=1&"+documentedQuery)...)
+		require.Contains(t, stdout, "签名不对：收到的是另一个签名，它是这样算出来的：")
+		require.Contains(t, stdout, `added-on-the-way：参数 "trace" 是半路加上的（网关、框架或渠道 SDK）。`)
+		require.Contains(t, stdout, "改法：验签之前把它去掉。")
+		require.Contains(t, stdout, "如果这个回调确是米大师发来的：它发出的参数全都签名，就是这一种。")
+		require.Contains(t, stdout, "也可能是下面这种，对这条消息算出的签名相同：")
+		_, stdout, _ = runWith(t, "", env, append(args, "/other?"+strings.Replace(documentedQuery, "amt=320", "amt=321", 1))...)
+		require.Regexp(t, `试过的 \d+ 种错误及其两两组合都算不出它`, stdout)
+		_, stdout, _ = runWith(t, "", env, append(args, "/pay/mt.php?"+documentedQuery+"&amt=1")...)
+		require.Contains(t, stdout, "拒绝：参数 amt：重复出现。")
+	}
+	_, stdout, _ := runWith(t, "", map[string]string{"LANG": "zh_CN"}, "explain", "-h")
+	require.Contains(t, stdout, "用法：midas explain")
+
+	for _, query := range []string{"billno=1&a=b;c&appmeta=%25&sig=x", "openkey=1&a=+%2525&sig=x"} {
+		m, err := parseMessage("http://203.0.113.9/pay/Notify?" + query)
+		require.NoError(t, err)
+		for _, own := range []bool{false, true} {
+			right := newRecipe(m, "/api/pay/notify", "k")
+			zh, en := newSearch("zh", m, right, []string{"other"}, own), newSearch("en", m, right, []string{"other"}, own)
+			english := slices.Concat(en.mistakes, en.written)
+			for i, m := range slices.Concat(zh.mistakes, zh.written) {
+				require.Equal(t, english[i].Name, m.Name)
+				require.True(t, chinese(m.What), "%s: %s", m.Name, m.What)
+				require.True(t, chinese(m.Cure), "%s: %s", m.Name, m.Cure)
+				require.Equal(t, english[i].If == "", m.If == "")
+				require.True(t, m.If == "" || chinese(m.If), "%s: %s", m.Name, m.If)
+				require.False(t, chinese(english[i].What+english[i].Cure+english[i].If), english[i].Name)
+			}
+		}
 	}
 }
 

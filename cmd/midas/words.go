@@ -186,6 +186,18 @@ var phrases = func() (phrases []phrase) {
 		{`{}: want a number from {} to {}`, `{}：应为 {} 至 {} 的数`},
 		{`{} answers are waiting for orders: place those first`, `已预设 {} 个应答：请先下单用掉`},
 		{`called by a page of another site`, `由其他网站的页面调用`},
+
+		// explain: why the library or Midas refuses a message whatever its signature.
+		{`over 16 KiB`, `超过 16 KiB`},
+		{`a name holds something other than letters, digits and _ . -`, `有的参数名含字母、数字、_ . - 以外的字符`},
+		{`comes twice`, `重复出现`},
+		{`v5 is the order centre's callback, signed with RSA: another protocol`, `v5 是订单中心的回调，用 RSA 签名，是另一种协议`},
+		{`missing`, `缺失`},
+		{`is not this client's; each app needs a Client of its own`, `不是这个 Client 的；每个应用各用一个 Client`},
+		{`is not v3`, `不是 v3`},
+		{`over 64 characters`, `超过 64 个字符`},
+		{`not a number from 0 to {}`, `不是 0 至 {} 的整数`},
+		{`is masked in this text, so the signature cannot be checked; record it with -secrets`, `在这段文本里被遮盖了，无法验签；请用 -secrets 记录`},
 	} {
 		pattern := strings.ReplaceAll(regexp.QuoteMeta(p[0]), `\{\}`, `(.*?)`)
 		phrases = append(phrases, phrase{regexp.MustCompile(`(?s)^` + pattern + `$`), p[1]})

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,7 +111,7 @@ func TestWrongUsageIsNamed(t *testing.T) {
 func TestHelpShowsNoSecretOfTheEnvironment(t *testing.T) {
 	t.Parallel()
 	var help bytes.Buffer
-	_, err := readConfig([]string{"-h"}, environment("MIDAS_APP_KEY", "SECRET", "DATABASE_URL", "postgres://u:SECRET@h/d"), &help)
+	_, err := readConfig([]string{"-h"}, environment("MIDAS_APP_KEY", "SECRET", "MIDAS_DATABASE_URL", "postgres://u:SECRET@h/d"), &help)
 	require.ErrorIs(t, err, flag.ErrHelp)
 	require.Contains(t, help.String(), "-delivery-path")
 	require.Contains(t, help.String(), "MIDAS_APP_KEY")
@@ -119,8 +120,8 @@ func TestHelpShowsNoSecretOfTheEnvironment(t *testing.T) {
 
 func TestTheEnvironmentIsUsedWhereAFlagIsNotGiven(t *testing.T) {
 	t.Parallel()
-	getenv := environment("MIDAS_APP_ID", "1", "MIDAS_APP_KEY", "k", "MIDAS_GATEWAY", "sandbox", "DATABASE_URL", "postgres://h/d",
-		"MIDAS_DELIVERY_PATH", "/env", "LISTEN", ":1")
+	getenv := environment("MIDAS_APP_ID", "1", "MIDAS_APP_KEY", "k", "MIDAS_GATEWAY", "sandbox", "MIDAS_DATABASE_URL", "postgres://h/d",
+		"MIDAS_DELIVERY_PATH", "/env", "MIDAS_LISTEN", ":1")
 	c, err := readConfig([]string{"-delivery-path", "/flag"}, getenv, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, &config{listen: ":1", db: "postgres://h/d", midas: "sandbox", appID: "1", appKey: "k",
@@ -239,21 +240,40 @@ func post(t *testing.T, url, body string) (int, string) {
 	return resp.StatusCode, string(answer)
 }
 
-func TestHealthFollowsTheDatabase(t *testing.T) {
+// A database that is away, from the start or later, neither restarts a server nor takes it out
+// of service; callbacks are answered ret 1 meanwhile, and granted afterwards.
+func TestADatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
 	postgres := startPostgreSQL(t)
-	server := startProcess(t, newFake(t, "/pay/notify"), postgres.url)
-	health := func() int {
-		resp, err := apps.Get(server.url + "/healthz")
+	require.NoError(t, postgres.control("stop", "-m", "fast"))
+	fake := newFake(t, "/pay/notify")
+	server := startProcess(t, fake, postgres.url)
+	status := func(path string) int {
+		resp, err := apps.Get(server.url + path)
 		require.NoError(t, err)
 		resp.Body.Close()
 		return resp.StatusCode
 	}
-	require.Equal(t, http.StatusOK, health())
+	probes := func() []int { return []int{status("/livez"), status("/readyz"), status("/healthz")} }
+	become := func(live, ready, healthy int) {
+		t.Helper()
+		require.Eventually(t, func() bool { return slices.Equal(probes(), []int{live, ready, healthy}) }, 20*time.Second, 50*time.Millisecond)
+	}
+	require.Equal(t, []int{200, 503, 503}, probes())
+	require.NoError(t, postgres.control("start"))
+	become(200, 200, 200)
+
+	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	require.NoError(t, err)
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-away-1"))
+	require.NoError(t, err)
 	require.NoError(t, postgres.control("stop", "-m", "fast"))
-	require.Equal(t, http.StatusServiceUnavailable, health())
-	require.NoError(t, postgres.restart(false))
-	require.Eventually(t, func() bool { return health() == http.StatusOK }, 10*time.Second, 50*time.Millisecond)
+	require.Equal(t, []int{200, 200, 503}, probes())
+	require.Equal(t, 1, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	require.NoError(t, postgres.control("start"))
+	become(200, 200, 200)
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	requireExactlyOnce(t, postgres.url, []payment{{"player", "-away-1", "gem60", 1}})
 }
 
 // A server that starts neither waits for those who write, nor lets anybody wait behind it.

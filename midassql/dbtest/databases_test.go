@@ -78,6 +78,10 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		config.User, config.DBName = u.User.Username(), strings.TrimPrefix(u.Path, "/")
 		config.Passwd, _ = u.User.Password()
 		config.Params = map[string]string{"innodb_lock_wait_timeout": "1"}
+		for _, option := range options {
+			name, value, _ := strings.Cut(option, "=")
+			config.Params[name] = value
+		}
 		driverName, dsn = "mysql", config.FormatDSN()
 	case midassql.SQLite:
 		if options == nil {

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     granted_at   bigint NOT NULL, -- when the row was inserted
     repeats      bigint NOT NULL DEFAULT 0, -- callbacks answered OK after the first
     mark         bigint NOT NULL DEFAULT 0, -- of the transaction that inserted the row
-    state        integer NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled
+    state        integer NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled, 3: broken
     generation   bigint NOT NULL DEFAULT 0, -- of Inbox.Retry
     done_ms      bigint DEFAULT NULL, -- when Inbox.Done came; NULL for what Once granted
     app_id       text NOT NULL DEFAULT '', -- offer id
