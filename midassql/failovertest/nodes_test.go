@@ -199,7 +199,7 @@ func tail(file string) string {
 	if err != nil {
 		return err.Error()
 	}
-	const most = 4000
+	const most = 2000
 	if len(text) > most {
 		text = text[len(text)-most:]
 	}

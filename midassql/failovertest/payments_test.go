@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
@@ -323,5 +324,6 @@ func during(t *testing.T, writers []*writer, db *sql.DB, happen func()) result {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	mysql.SetLogger(&mysql.NopLogger{}) // connections break all the time here
 	os.Exit(m.Run())
 }
