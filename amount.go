@@ -1,75 +1,92 @@
 package midas
 
 import (
-	"cmp"
 	"strconv"
 	"strings"
 )
 
 // Amount is money in fen (分, 0.01 yuan), as time.Duration is time in
-// nanoseconds: write 60*midas.QPoint for sixty Q-points. There is no float
-// anywhere. The zero value is no money; JSON shows the number of fen.
+// nanoseconds: sixty Q-points are 60*midas.QPoint. The zero value is no money.
+// JSON shows the number of fen.
+//
+// Beware of bare numbers: Price: 60 is 60 fen, that is 6 Q-points. For a
+// catalogue in yuan use [ParseYuan]; Amount(0.29*100) is 28 fen, because 0.29
+// is not exactly 0.29 as a float.
 type Amount int64
 
-// The units of money (protocol.md, its introduction). Prices go out in Q-points, what was
-// charged comes back in fen; the type keeps the factor of ten out of your code.
+// The units of money.
 const (
 	Fen    Amount = 1           // 分: 0.1 Q-point, 0.01 yuan
 	QPoint        = 10 * Fen    // Q点: 0.1 yuan
 	QCoin         = 10 * QPoint // Q币: 1 yuan
 )
 
-// QPoints returns a in Q-points with at most one decimal, as it goes out on the
-// wire: "0.1", "60".
+// QPoints returns a in Q-points with at most one decimal, as orders carry it:
+// "0.1", "60".
 func (a Amount) QPoints() string {
-	whole, tenths := a/QPoint, a%QPoint
-	if tenths == 0 {
-		return strconv.FormatInt(int64(whole), 10)
+	if a%QPoint == 0 {
+		return strconv.FormatInt(int64(a/QPoint), 10)
 	}
-	return a.sign() + digits(whole) + "." + digits(tenths)
+	return a.decimal(1)
 }
 
 // Yuan returns a in yuan (元) with two decimals: "0.01", "6.00".
-func (a Amount) Yuan() string {
-	whole, fen := a/QCoin, a%QCoin
-	return a.sign() + digits(whole) + "." + digits(fen/10) + digits(fen%10)
-}
+func (a Amount) Yuan() string { return a.decimal(2) }
 
 // String returns a in both units: "0.1 Q-points (0.01 yuan)".
 func (a Amount) String() string {
 	return a.QPoints() + " Q-points (" + a.Yuan() + " yuan)"
 }
 
-func (a Amount) sign() string {
-	if a < 0 {
-		return "-"
+// decimal formats a with the point in front of its last decimals digits.
+func (a Amount) decimal(decimals int) string {
+	digits, negative := strings.CutPrefix(strconv.FormatInt(int64(a), 10), "-")
+	if len(digits) <= decimals {
+		digits = "00"[:decimals+1-len(digits)] + digits
 	}
-	return ""
+	point := len(digits) - decimals
+	s := digits[:point] + "." + digits[point:]
+	if negative {
+		return "-" + s
+	}
+	return s
 }
 
-// digits formats n without its sign.
-func digits(n Amount) string {
-	return strings.TrimPrefix(strconv.FormatInt(int64(n), 10), "-")
-}
-
-// ParseQPoints reads an amount written in Q-points: "60", "0.1", and with the
-// trailing zeros that callbacks show (protocol.md 5) "60.0", "0.10".
-// A sign, a part of a fen ("0.01"), an amount that does not fit, and anything
-// else is a [*ParamError] for the parameter "price".
+// ParseQPoints reads an amount in Q-points: "60", "0.1", and with the trailing
+// zeros that callbacks show, "60.0" and "0.10" (protocol.md 5, delivery callback).
+// A sign, a fraction of a fen ("0.01"), an amount that does not fit and anything
+// else is a [*ParamError].
 func ParseQPoints(s string) (Amount, error) {
+	return parseAmount(s, 1, `want Q-points such as "60" or "0.1"`)
+}
+
+// ParseYuan reads an amount in yuan (元) for a catalogue: "6", "0.29", "6.50".
+// A sign, a fraction of a fen ("0.001"), an amount that does not fit and
+// anything else is a [*ParamError].
+func ParseYuan(s string) (Amount, error) {
+	return parseAmount(s, 2, `want yuan such as "6" or "0.29"`)
+}
+
+func parseAmount(s string, decimals int, want string) (Amount, error) {
+	a, ok := parseDecimal(s, decimals)
+	if !ok {
+		return 0, &ParamError{Field: "amount", Reason: want + ", to the fen"}
+	}
+	return a, nil
+}
+
+// parseDecimal reads s in a unit of ten to the power of decimals fen.
+func parseDecimal(s string, decimals int) (Amount, bool) {
 	whole, fraction, dotted := strings.Cut(s, ".")
 	if !isDigits(whole) || dotted && !isDigits(fraction) {
-		return 0, &ParamError{Param: "price", Reason: `want Q-points such as "60" or "0.1"`}
+		return 0, false
 	}
-	tenth := strings.TrimRight(fraction, "0")
-	if len(tenth) > 1 {
-		return 0, &ParamError{Param: "price", Reason: "a part of a fen: the smallest price is 0.1 Q-point"}
+	fraction = strings.TrimRight(fraction, "0")
+	if len(fraction) > decimals {
+		return 0, false
 	}
-	fen, err := strconv.ParseInt(whole+cmp.Or(tenth, "0"), 10, 64)
-	if err != nil {
-		return 0, &ParamError{Param: "price", Reason: "too large"}
-	}
-	return Amount(fen), nil
+	fen, err := strconv.ParseInt(whole+fraction+"00"[:decimals-len(fraction)], 10, 64)
+	return Amount(fen), err == nil
 }
 
 // isDigits reports whether s is one or more ASCII digits.

@@ -1,20 +1,14 @@
 package midas
 
 import (
-	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/http"
-	"net/url"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -23,64 +17,65 @@ import (
 const (
 	maxQueryBytes = 16 << 10
 	maxBillNo     = 64           // characters, protocol.md 5
-	maxUnixTime   = 253402300799 // the last second of the year 9999, as far as time.Time's JSON goes
+	maxUnixTime   = 253402300799 // the last second of 9999, beyond which time.Time has no JSON
 )
 
-// A Delivery is a verified callback: Midas says that this player paid for these items.
-// It comes from [Client.ParseDelivery], [Client.ParseDeliveryQuery] or
-// [Client.DeliveryHandler] only. Before granting, compare it with the stored order. One that
-// you fill in yourself, in a test or to grant what a reconciliation found, is as good as your
-// word.
+// A Delivery is a verified callback: Midas says that this player paid for these
+// items. It comes from [Client.ParseDelivery], [Client.ParseDeliveryQuery] or
+// [Client.DeliveryHandler]. Before granting, compare it with the stored order.
+// Nothing verifies a Delivery you construct yourself.
 type Delivery struct {
+	AppID   string // offer id, Config.AppID
 	OpenID  string // the player, as in the order; case-sensitive
-	BillNo  string // Midas's serial number, at most 64 characters; (OpenID, BillNo) is the payment's identity
+	BillNo  string // Midas's serial number, at most 64 characters; (OpenID, BillNo) identifies the payment
 	Token   string // of the order
 	ZoneID  string // as in the order
 	Items   []Item // what was really bought: with MaxQuantity the player may have changed the quantity
-	Charged Amount // what was really paid; with a discount less than the items' prices, never demand equality
+	Charged Amount // what was really paid; a discount makes it less than the items' prices, so never demand equality
 
 	// Metadata is the order's. PayMethod ("wechat", "qqwallet", "qdqb" …) and Platform
-	// ("qq", "wechat" …) are what Midas appended to it. All are empty where the order
-	// had no Metadata. If appmeta has fewer than two "*", all of it is Metadata.
+	// ("qq", "wechat" …) are what Midas appended to it. All three are empty if the order
+	// had no Metadata. An appmeta with fewer than two "*" is all Metadata.
 	Metadata, PayMethod, Platform string
 
 	Time        time.Time // when Midas made the call; old ones are not refused
 	ProvideType int       // 5 for mobile direct purchase; 0 also when absent
 
-	// Params holds every verified parameter, decoded, one value each: without sig, and
-	// without cee_extend where it is not signed.
-	Params url.Values
+	// Params holds every verified parameter, decoded: without sig, and without
+	// cee_extend unless it was signed.
+	Params Params
 }
 
-// DeliverFunc grants the items of a verified delivery. It is called concurrently, also
-// for the same payment, and must grant once for (OpenID, BillNo): a payment that was
-// granted before is answered nil again.
-//
-// ctx ends after Config.DeliverTimeout, or when Midas hangs up; then give up and roll back.
-// What it returns decides the answer: see [ReplyTo]. d is its own to keep and to change.
-type DeliverFunc func(ctx context.Context, d *Delivery) error
+// PaymentID returns one id for the payment (openID, billNo), unique among all
+// players: the openid, percent-encoded, a slash, and the billno. Where the player's
+// items are not in the same database as the payments, save it in the same write as
+// the items; that is what keeps a repeated delivery from being granted twice.
+func PaymentID(openID, billNo string) string {
+	id := make([]byte, 0, len(openID)+1+len(billNo))
+	return string(append(append(requestValue.append(id, openID), '/'), billNo...))
+}
 
-// ParseDelivery returns the delivery that r calls for. It reads r.Method and
-// r.URL.RawQuery only. For errors see [Client.ParseDeliveryQuery].
+// ParseDelivery returns the delivery that r asks for. It reads r.Method and
+// r.URL.RawQuery only. For the errors see [Client.ParseDeliveryQuery].
 func (c *Client) ParseDelivery(r *http.Request) (*Delivery, error) {
 	if r.Method != http.MethodGet {
-		return nil, fmt.Errorf("midas: callback: %w: method %q, want GET", ErrSignature, clip(r.Method, 16))
+		return nil, fmt.Errorf("midas: callback: %w: %w", ErrSignature, errNotGet)
 	}
 	return c.ParseDeliveryQuery(r.URL.RawQuery)
 }
 
-// ParseDeliveryQuery returns the delivery in the raw query of a callback: what follows
-// the "?" of the request line, untouched. A query that went through a parser does
-// not verify any more (protocol.md 5).
+// ParseDeliveryQuery returns the delivery in the raw query of a callback: what
+// follows the "?" in the request line, untouched. A query that went through a
+// parser does not verify any more (protocol.md 5, delivery callback).
 //
-// Every error means that nothing may be granted. [ErrSignature] says that the query is not
-// verified; with it may come a [*ParamError] that says why it cannot be. A *ParamError
-// alone is a verified callback with a parameter that is missing, does not fit, or is
-// another app's. A [*ConfigError] says that Config.DeliveryPath is not set.
-// [ReplyTo] turns each into an answer. No error repeats text from the query.
+// After any error nothing may be granted; [ReplyTo] turns each into an answer.
+// [ErrSignature] means that the query is not verified; a [*ParamError] wrapped with
+// it says why it cannot be. A *ParamError alone is about a verified callback in
+// which a parameter is missing, does not fit, or is another app's. A [*ConfigError]
+// means that Config.DeliveryPath is not set. No error repeats text from the query.
 //
-// The age of a callback does not matter: a late repeat of a payment must be honoured.
-// A query over 16 KiB is refused.
+// The age of a callback does not matter: a late repeat must be honoured. A query
+// over 16 KiB is refused.
 func (c *Client) ParseDeliveryQuery(rawQuery string) (*Delivery, error) {
 	d, err := c.parse(rawQuery)
 	if err != nil {
@@ -89,127 +84,115 @@ func (c *Client) ParseDeliveryQuery(rawQuery string) (*Delivery, error) {
 	return d, nil
 }
 
-// parse is ParseDeliveryQuery, but with the error of a verified callback it returns as much
-// of the delivery as can be read: that player has paid.
+var (
+	errNotGet         = errors.New("the method is not GET")
+	errNoDeliveryPath = &ConfigError{"DeliveryPath", "empty: set it to the path of the delivery URL as registered at Tencent"}
+)
+
+// parse is ParseDeliveryQuery, but of a verified callback with an error it returns
+// what could be read: that player has paid, and somebody has to find the payment.
 func (c *Client) parse(rawQuery string) (*Delivery, error) {
 	if c.cfg.DeliveryPath == "" {
 		return nil, errNoDeliveryPath
 	}
-	params, err := c.verify(make([]param, 0, usualParams), rawQuery)
+	params, err := c.verify(rawQuery)
 	if err != nil {
 		return nil, err
 	}
-	return newDelivery(params, c.cfg.AppID)
+	d := &Delivery{Params: params}
+	return d, d.read(c.cfg.AppID)
 }
 
-var errNoDeliveryPath = &ConfigError{"DeliveryPath", "empty: set it to the path of the delivery URL as registered at Tencent"}
-
-// verify returns the verified parameters of a callback, sorted by name, in the memory of dst.
-func (c *Client) verify(dst []param, rawQuery string) ([]param, error) {
-	params, err := splitQuery(dst, rawQuery, ' ')
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
-	}
-	if signed := c.signedParams(params); signed != nil {
-		return signed, nil
-	}
-	if strings.Contains(rawQuery, "+") { // whether Midas ever means a literal "+" by it is open: try once
-		if params, err = splitQuery(dst, rawQuery, '+'); err == nil {
-			if signed := c.signedParams(params); signed != nil {
-				return signed, nil
-			}
+// verify returns the verified parameters of a callback.
+func (c *Client) verify(rawQuery string) (Params, error) {
+	for _, plus := range []byte{' ', '+'} { // whether Midas ever means a literal "+" is open: try that last
+		params, err := splitQuery(rawQuery, plus)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+		}
+		if signed := c.signed(params); signed != nil {
+			return signed, nil
+		}
+		if strings.IndexByte(rawQuery, '+') < 0 {
+			break
 		}
 	}
 	return nil, fmt.Errorf("%w: check the pay key, its environment, and that DeliveryPath, %s, is the registered path", ErrSignature, c.cfg.DeliveryPath)
 }
 
-// signedParams returns those of the sorted parameters that the signature among them
-// covers, or nil. It reuses the memory of params.
-func (c *Client) signedParams(params []param) []param {
-	sig := strings.ReplaceAll(value(params, "sig"), " ", "+") // base64 has no blank: a "+" was not escaped
-	params = slices.DeleteFunc(params, func(p param) bool { return p.name == "sig" })
-	verified := func(params []param) bool {
-		want := signSorted(http.MethodGet, c.cfg.DeliveryPath, params, c.appKey(), &callbackValue)
-		return subtle.ConstantTimeCompare([]byte(sig), []byte(want)) == 1
-	}
-	i := slices.IndexFunc(params, func(p param) bool { return p.name == "cee_extend" })
-	if i < 0 {
-		if verified(params) {
-			return params
-		}
-		return nil
+// signed returns the parameters that the signature among them covers, or nil. It
+// reuses the memory of params.
+func (c *Client) signed(params Params) Params {
+	sig := strings.ReplaceAll(params.Get("sig"), " ", "+") // base64 has no space: a "+" was not escaped
+	params = params.without("sig")
+	matches := func(params Params) bool {
+		var want [sigLength]byte
+		signInto(&want, http.MethodGet, c.cfg.DeliveryPath, params, c.appKey(), &callbackValue)
+		return subtle.ConstantTimeCompare([]byte(sig), want[:]) == 1
 	}
 	// The documentation leaves cee_extend out of the signature, Tencent's SDKs do not.
-	if without := slices.Delete(slices.Clone(params), i, i+1); verified(without) {
-		return without
+	if _, hosted := slices.BinarySearchFunc(params, "cee_extend", byName); hosted {
+		if documented := slices.Clone(params).without("cee_extend"); matches(documented) {
+			return documented
+		}
 	}
-	if verified(params) {
+	if matches(params) {
 		return params
 	}
 	return nil
 }
 
-// splitQuery reads a raw query as Midas writes it (protocol.md 5), which no standard
-// parser does, and returns its parameters, appended to dst and sorted by name. A bare "+"
-// is read as plus. It refuses what no signature could make safe: odd names, repeated names,
-// another protocol.
-func splitQuery(dst []param, rawQuery string, plus byte) ([]param, error) {
+func (p Params) without(name string) Params {
+	return slices.DeleteFunc(p, func(param Param) bool { return param.Name == name })
+}
+
+// splitQuery reads a raw query the way Midas writes it (protocol.md 5, delivery
+// callback), which no standard parser does, and returns its parameters, sorted. A
+// bare "+" is read as plus. It refuses what no signature could make safe: odd
+// names, repeated names, another protocol.
+func splitQuery(rawQuery string, plus byte) (Params, error) {
 	if len(rawQuery) > maxQueryBytes {
-		return nil, &ParamError{"query", "over 16 KiB"}
+		return nil, &ParamError{Param: "query", Reason: "over 16 KiB"}
 	}
-	params := dst
-	for pair, rest := "", rawQuery; rest != ""; {
-		pair, rest, _ = strings.Cut(rest, "&") // ";" is data
+	params := make(Params, 0, strings.Count(rawQuery, "&")+1)
+	var decoded strings.Builder // of all names and values, so that they share one allocation
+	decoded.Grow(len(rawQuery))
+	for pair := range strings.SplitSeq(rawQuery, "&") { // ";" is data
 		if pair == "" {
 			continue
 		}
 		name, value, _ := strings.Cut(pair, "=") // a bare name has an empty value
-		name, value = unescape(name, plus), unescape(value, plus)
-		// Names are not encoded before signing: "amt%3D1&appid=145" would carry the
+		p := Param{unescape(&decoded, name, plus), unescape(&decoded, value, plus)}
+		// Names are not encoded before signing: "amt%3D1%26appid=145" would carry the
 		// signature of "amt=1&appid=145".
-		if !plainName(name) {
-			return nil, &ParamError{"query", "holds a name with other than letters, digits and _ . -"}
+		if !isPlainName(p.Name) {
+			return nil, &ParamError{Param: "query", Reason: "a name holds something other than letters, digits and _ . -"}
 		}
-		params = append(params, param{name, value})
+		params = append(params, p)
 	}
-	sortParams(params)
+	params.sort()
 	for i := 1; i < len(params); i++ {
-		if params[i].name == params[i-1].name {
-			return nil, &ParamError{knownName(params[i].name), "comes twice"}
+		if params[i].Name == params[i-1].Name {
+			return nil, &ParamError{Param: knownName(params[i].Name), Reason: "comes twice"}
 		}
 	}
-	if value(params, "version") == "v5" {
-		return nil, &ParamError{"version", "v5 is the order centre's callback, signed with RSA: another protocol"}
+	if params.Get("version") == "v5" {
+		return nil, &ParamError{Param: "version", Reason: "v5 is the order centre's callback, signed with RSA: another protocol"}
 	}
-	if value(params, "sig") == "" {
-		return nil, &ParamError{"sig", "missing"}
+	if params.Get("sig") == "" {
+		return nil, &ParamError{Param: "sig", Reason: "missing"}
 	}
 	return params, nil
 }
 
-// value returns the value of a parameter, or "".
-func value(params []param, name string) string {
-	for _, p := range params {
-		if p.name == name {
-			return p.value
-		}
-	}
-	return ""
-}
-
-// unescape decodes %XX, and "+" as plus; a "%" that starts no valid escape is itself.
-func unescape(s string, plus byte) string {
-	plain := 0
-	for plain < len(s) && s[plain] != '%' && s[plain] != '+' {
-		plain++
-	}
-	if plain == len(s) {
+// unescape decodes %XX, and "+" as plus, in the memory of b, which must have room
+// for s. A "%" that starts no valid escape is itself.
+func unescape(b *strings.Builder, s string, plus byte) string {
+	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
 		return s
 	}
-	var b strings.Builder
-	b.Grow(len(s))
-	b.WriteString(s[:plain])
-	for i := plain; i < len(s); i++ {
+	start := b.Len()
+	for i := 0; i < len(s); i++ {
 		switch {
 		case s[i] == '+':
 			b.WriteByte(plus)
@@ -220,7 +203,7 @@ func unescape(s string, plus byte) string {
 			b.WriteByte(s[i])
 		}
 	}
-	return b.String()
+	return b.String()[start:]
 }
 
 func isHex(b byte) bool {
@@ -234,82 +217,60 @@ func fromHex(b byte) byte {
 	return b&^0x20 - 'A' + 10
 }
 
-// plainName reports whether a name is one or more of A-Za-z0-9_.-
-func plainName(name string) bool {
+// isPlainName reports whether name is one or more of A-Za-z0-9_.-
+func isPlainName(name string) bool {
 	for i := 0; i < len(name); i++ {
-		switch b := name[i]; {
-		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '_', b == '.', b == '-':
-		default:
+		if requestValue[name[i]] != asIs { // E keeps the same characters
 			return false
 		}
 	}
 	return name != ""
 }
 
-// newDelivery makes a Delivery of verified parameters. Numbers that do not fit are
-// errors, never wrong values; with an error comes a Delivery that is incomplete.
-func newDelivery(params []param, appID string) (*Delivery, error) {
-	d := &Delivery{Params: make(url.Values, len(params))}
-	values := make([]string, len(params)) // one piece of memory for all the one-value slices
-	for i, p := range params {
-		values[i] = p.value
-		d.Params[p.name] = values[i : i+1 : i+1]
-	}
-
-	d.OpenID, d.BillNo = d.Params.Get("openid"), d.Params.Get("billno")
-	d.Token, d.ZoneID = d.Params.Get("token"), d.Params.Get("zoneid")
+// read sets the fields of d from its verified Params. A number that does not fit is
+// an error, never a wrong value; then the fields after it stay empty.
+func (d *Delivery) read(appID string) error {
+	get := d.Params.Get
+	d.AppID, d.OpenID, d.BillNo, d.Token, d.ZoneID = get("appid"), get("openid"), get("billno"), get("token"), get("zoneid")
 	for _, required := range []string{"appid", "openid", "billno", "token", "payitem", "amt", "ts"} {
-		if d.Params.Get(required) == "" {
-			return d, &ParamError{required, "missing"}
+		if get(required) == "" {
+			return &ParamError{Param: required, Reason: "missing"}
 		}
 	}
-	if d.Params.Get("appid") != appID {
-		return d, &ParamError{"appid", "is not this client's; callbacks of several apps need a Client each"}
+	version, hasVersion := slices.BinarySearchFunc(d.Params, "version", byName)
+	switch {
+	case d.AppID != appID:
+		return &ParamError{Param: "appid", Reason: "is not this client's; each app needs a Client of its own"}
+	case hasVersion && d.Params[version].Value != "v3":
+		return &ParamError{Param: "version", Reason: "is not v3"}
+	case utf8.RuneCountInString(d.BillNo) > maxBillNo:
+		return &ParamError{Param: "billno", Reason: "over 64 characters"}
 	}
-	if version, ok := d.Params["version"]; ok && version[0] != "v3" {
-		return d, &ParamError{"version", "is not v3"}
-	}
-	if utf8.RuneCountInString(d.BillNo) > maxBillNo {
-		return d, &ParamError{"billno", "over 64 characters"}
-	}
-	d.Metadata, d.PayMethod, d.Platform = splitAppMeta(d.Params.Get("appmeta"))
+	d.Metadata, d.PayMethod, d.Platform = splitAppMeta(get("appmeta"))
 
+	var reason string
+	if d.Items, reason = parseItems(get("payitem")); reason != "" {
+		return &ParamError{Param: "payitem", Reason: reason}
+	}
 	var err error
-	if d.Items, err = parsePayItems(d.Params.Get("payitem")); err != nil {
-		return d, err
-	}
-	charged, err := parseNumber(d.Params, "amt", math.MaxInt64)
-	if err != nil {
-		return d, err
-	}
-	d.Charged = Amount(charged) // 0.1 Q-points, that is fen
-	ts, err := parseNumber(d.Params, "ts", maxUnixTime)
-	if err != nil {
-		return d, err
-	}
-	d.Time = time.Unix(ts, 0)
-	if d.Params.Get("providetype") != "" {
-		n, err := parseNumber(d.Params, "providetype", math.MaxInt32)
-		if err != nil {
-			return d, err
+	number := func(name string, limit int64) int64 {
+		s := get(name)
+		n, parseErr := strconv.ParseInt(s, 10, 64)
+		if err == nil && (!isDigits(s) || parseErr != nil || n > limit) {
+			err = &ParamError{Param: name, Reason: fmt.Sprintf("not a number from 0 to %d", limit)}
 		}
-		d.ProvideType = int(n)
+		return n
 	}
-	return d, nil
+	d.Charged = Amount(number("amt", math.MaxInt64)) // 0.1 Q-points, that is fen
+	d.Time = time.Unix(number("ts", maxUnixTime), 0)
+	if get("providetype") != "" {
+		d.ProvideType = int(number("providetype", math.MaxInt32))
+	}
+	return err
 }
 
-// parseNumber reads a parameter as decimal digits up to limit.
-func parseNumber(params url.Values, name string, limit int64) (int64, error) {
-	s := params.Get(name)
-	n, err := strconv.ParseInt(s, 10, 64)
-	if !isDigits(s) || err != nil || n > limit {
-		return 0, &ParamError{name, fmt.Sprintf("not a number from 0 to %d", limit)}
-	}
-	return n, nil
-}
-
-// splitAppMeta reads "<app_metadata>*<pay method>*<platform>". The game's part may hold
-// "*", so it is split from the right.
+// splitAppMeta splits "<app_metadata>*<pay method>*<platform>" from the right: the
+// game's part may hold "*".
 func splitAppMeta(s string) (metadata, payMethod, platform string) {
 	last := strings.LastIndexByte(s, '*')
 	if last < 0 {
@@ -322,12 +283,11 @@ func splitAppMeta(s string) (metadata, payMethod, platform string) {
 	return s[:middle], s[middle+1 : last], s[last+1:]
 }
 
-// Reply is the answer to a callback (protocol.md 5). Midas takes its bytes and nothing
-// else: no blank, no line end, nothing around them. The zero value is no answer that Midas
-// takes; [ReplyTo] makes one.
+// A Reply is the answer to a callback (protocol.md 5, delivery callback); [ReplyTo]
+// makes one. Midas rejects the zero Reply.
 type Reply struct {
-	Ret int    // 0 delivered, 1 system busy, 2 token expired, 3 no such token, 4 bad parameter
-	Msg string // printable ASCII; any other byte, blank, quote, backslash, < > & is sent as "_"
+	ret int
+	msg string // without whitespace and without text from the caller
 }
 
 // ReplyTo returns the answer to what a DeliverFunc or a Parse method returned:
@@ -338,17 +298,16 @@ type Reply struct {
 //	*ParamError, ErrSignature    4  bad_parameter:amt (known names only)
 //	anything else                1  system_busy
 //
-// An [*Error] is Midas's word about an order, not about a callback: anything else.
+// Errors of an order or an amount are anything else: an [*Error], and a
+// [*ParamError] that has a Field, wherever in err they are. They say nothing about
+// the callback, and the player has paid.
 func ReplyTo(err error) Reply {
-	var (
-		param   *ParamError
-		refused *Error // of an order: it may match ErrSignature, but says nothing about the callback
-	)
+	var param *ParamError
 	switch {
 	case err == nil:
 		return Reply{0, "OK"}
-	case errors.As(err, &refused):
-		return Reply{1, "system_busy"}
+	case aboutOrder(err):
+		return systemBusy
 	case errors.Is(err, ErrTokenExpired):
 		return Reply{2, "token_expired"}
 	case errors.Is(err, ErrTokenNotFound):
@@ -360,33 +319,23 @@ func ReplyTo(err error) Reply {
 	case errors.Is(err, ErrSignature):
 		return Reply{4, "bad_parameter:sig"}
 	}
-	return Reply{1, "system_busy"}
+	return systemBusy
 }
 
-// Bytes returns the body to send, with Content-Length and without a line end.
+var systemBusy = Reply{1, "system_busy"}
+
+// Ret returns 0 for delivered, 1 for system busy, 2 for token expired, 3 for no such
+// token, or 4 for a bad parameter.
+func (r Reply) Ret() int { return r.ret }
+
+// Bytes returns the body to send: these bytes and nothing else, with their
+// Content-Length. A JSON encoder would add a line end that Midas does not accept.
 func (r Reply) Bytes() []byte {
-	b := append(make([]byte, 0, 48), `{"ret":`...)
-	b = strconv.AppendInt(b, int64(r.Ret), 10)
-	b = append(b, `,"msg":"`...)
-	for i := 0; i < len(r.Msg); i++ {
-		if c := r.Msg[i]; c > ' ' && c < 0x7f && !strings.ContainsRune(`"\<>&`, rune(c)) {
-			b = append(b, c)
-		} else {
-			b = append(b, '_')
-		}
-	}
-	return append(b, `"}`...)
+	return []byte(`{"ret":` + strconv.Itoa(r.ret) + `,"msg":"` + r.msg + `"}`)
 }
 
-// String returns the body to send.
-func (r Reply) String() string { return string(r.Bytes()) }
-
-// MarshalJSON returns the body to send. (json.Encoder, which some frameworks use, adds a
-// line end that Midas does not take.)
-func (r Reply) MarshalJSON() ([]byte, error) { return r.Bytes(), nil }
-
-// callbackNames are the parameters of protocol.md 5. Only these are repeated in answers
-// and errors: anything else is text from the caller.
+// callbackNames are the parameters of protocol.md 5. Only these are repeated in
+// answers and errors; any other name is text from the caller.
 var callbackNames = []string{
 	"openid", "appid", "zoneid", "token", "billno", "payitem", "amt", "payamt_coins", "pubacct_payamt_coins",
 	"appmeta", "ts", "providetype", "version", "clientver", "channel_id", "paychannel", "paychannelsubid",
@@ -399,275 +348,4 @@ func knownName(name string) string {
 		return name
 	}
 	return "query"
-}
-
-// DeliveryHandler returns the handler of the delivery URL: it verifies each callback, runs
-// deliver for it and answers Midas. It serves whatever path it is mounted at; what was
-// signed is Config.DeliveryPath.
-//
-// Every GET gets status 200 and the bytes of a [Reply] with their Content-Length, any other
-// method 405. The answer goes out after Config.AnswerTimeout at the latest: without a
-// result by then it is ret 1. A panic of deliver is caught, logged with its stack, and is
-// ret 1 too.
-//
-// Each call is logged once; callbacks that are refused at Warn level, ten a minute at the
-// most of those that do not verify, and ten of those that do. A delivery that succeeds after
-// ret 1 was sent, or after Midas hung up, is logged at Error level as well, with its billno:
-// the charge may have been cancelled, so it must be reconciled.
-//
-// It panics if Config.DeliveryPath is empty or deliver is nil. The handler is safe for
-// concurrent use.
-func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
-	if c.cfg.DeliveryPath == "" {
-		panic(errNoDeliveryPath.Error())
-	}
-	if deliver == nil {
-		panic("midas: DeliveryHandler without a DeliverFunc")
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		if r.Method != http.MethodGet { // the signature covers the method
-			w.Header().Set("Allow", http.MethodGet)
-			w.Header().Set("Content-Length", "0")
-			w.WriteHeader(http.StatusMethodNotAllowed)
-			c.logRefused(r, nil, fmt.Errorf("%w: method is not GET", ErrSignature), start)
-			return
-		}
-		d, err := c.parse(r.URL.RawQuery)
-		if err != nil {
-			_ = send(w, ReplyTo(err)) // nothing was delivered, whether it arrives or not
-			c.logRefused(r, d, err, start)
-			return
-		}
-		p := payment{d.OpenID, d.BillNo}
-		result := c.run(r.Context(), deliver, d, p, start)
-		hungUp := r.Context().Err() != nil
-		sent := send(w, result.reply)
-		c.logDelivery(r.Context(), p, result, start)
-		if result.reply.Ret == 0 && (hungUp || sent != nil) {
-			c.logUnanswered(p, "delivered after Midas hung up")
-		}
-	})
-}
-
-// send sends an answer. It does not wait for the handler's end: the log may be slow.
-func send(w http.ResponseWriter, reply Reply) error {
-	body := reply.Bytes()
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
-	if _, err := w.Write(body); err != nil {
-		return err
-	}
-	if err := http.NewResponseController(w).Flush(); !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	return nil
-}
-
-// A payment is what the log needs to know of a Delivery, which is the DeliverFunc's.
-type payment struct{ openID, billNo string }
-
-// A result is what became of a delivery: the answer, the error's text if there is one, and the
-// stack if DeliverFunc panicked.
-type result struct {
-	reply      Reply
-	err, stack string
-}
-
-// run runs deliver and returns its result, or ret 1 once the answer must go out. Then
-// deliver goes on in the background; see Wait.
-func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, p payment, start time.Time) result {
-	answerBy := time.NewTimer(c.cfg.AnswerTimeout)
-	defer answerBy.Stop()
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.DeliverTimeout)
-
-	// Who sets answered first decides what is answered: the result or the timer. So a nil
-	// is either answered 0 or known to be late, never lost in between.
-	var answered atomic.Bool
-	results := make(chan result, 1)
-	c.running.add()
-	go func() {
-		defer c.running.done()
-		defer cancel()
-		res := result{reply: Reply{1, "system_busy"}, err: "DeliverFunc did not return"}
-		defer func() { // a deferred call, for a DeliverFunc that ends its goroutine
-			switch {
-			case answered.CompareAndSwap(false, true):
-				results <- res
-			case res.reply.Ret == 0:
-				c.logUnanswered(p, "delivered after ret 1 was answered")
-			case res.stack != "":
-				c.logDelivery(context.WithoutCancel(ctx), p, res, start)
-			}
-		}()
-		callSafely(ctx, deliver, d, &res)
-	}()
-
-	select {
-	case res := <-results:
-		return res
-	case <-answerBy.C:
-		if answered.CompareAndSwap(false, true) {
-			return result{reply: Reply{1, "system_busy"}, err: "no result in time"}
-		}
-		return <-results
-	}
-}
-
-// callSafely calls deliver and sets res. Only a nil that it returns becomes an answer 0: a
-// panic, also of the error that it returns, is ret 1; panic(nil) leaves res as it is.
-func callSafely(ctx context.Context, deliver DeliverFunc, d *Delivery, res *result) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			*res = result{Reply{1, "system_busy"}, fmt.Sprint("DeliverFunc panicked: ", cause), string(debug.Stack())}
-		}
-	}()
-	err := deliver(ctx, d)
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	*res = result{reply: ReplyTo(err), err: text}
-}
-
-// Wait returns when every DeliverFunc that is running has returned, also those whose
-// callback was answered long ago; or with ctx.Err() when ctx ends. For a graceful shutdown
-// call it after http.Server.Shutdown and before the database is closed.
-func (c *Client) Wait(ctx context.Context) error {
-	select {
-	case <-c.running.idle():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// running counts DeliverFuncs. (A sync.WaitGroup must not be waited for while its
-// counter rises from zero, which callbacks may do at any time.)
-type running struct {
-	mu   sync.Mutex
-	n    int
-	zero chan struct{} // closed when n falls to 0; nil if nobody waits
-}
-
-func (r *running) add() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.n++
-}
-
-func (r *running) done() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.n--; r.n == 0 && r.zero != nil {
-		close(r.zero)
-		r.zero = nil
-	}
-}
-
-// idle returns a channel that is closed once nothing runs.
-func (r *running) idle() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.n == 0 {
-		nothing := make(chan struct{})
-		close(nothing)
-		return nothing
-	}
-	if r.zero == nil {
-		r.zero = make(chan struct{})
-	}
-	return r.zero
-}
-
-// logDelivery logs the outcome of a verified callback.
-func (c *Client) logDelivery(ctx context.Context, p payment, res result, start time.Time) {
-	level, outcome := slog.LevelInfo, "delivered"
-	switch res.reply.Ret {
-	case 0:
-	case 1:
-		level, outcome = slog.LevelError, "failed"
-	default:
-		level, outcome = slog.LevelWarn, "not delivered"
-	}
-	if !c.cfg.Logger.Enabled(ctx, level) {
-		return
-	}
-	attrs := append(p.attrs(),
-		slog.String("outcome", outcome),
-		slog.Int("ret", res.reply.Ret),
-		slog.Duration("duration", time.Since(start)))
-	if res.err != "" {
-		attrs = append(attrs, slog.String("error", res.err))
-	}
-	if res.stack != "" {
-		attrs = append(attrs, slog.String("stack", res.stack))
-	}
-	c.cfg.Logger.LogAttrs(ctx, level, "midas: callback", attrs...)
-}
-
-// attrs are the payment in a log line.
-func (p payment) attrs() []slog.Attr {
-	return []slog.Attr{slog.String("billno", clip(p.billNo, 4*maxBillNo)), slog.String("openid", clip(p.openID, 4))}
-}
-
-// logUnanswered logs a delivery that Midas does not know of.
-func (c *Client) logUnanswered(p payment, what string) {
-	c.cfg.Logger.LogAttrs(context.Background(), slog.LevelError,
-		"midas: "+what+": the charge may have been cancelled, reconcile it", p.attrs()...)
-}
-
-// logRefused logs a callback that was refused unseen by the DeliverFunc; d is what is known
-// of it if it was verified, else nil. Anybody can cause such lines, so they are limited; those of
-// verified callbacks, whose players paid, have a limit of their own.
-func (c *Client) logRefused(r *http.Request, d *Delivery, err error, start time.Time) {
-	limit, attrs := c.forged, []slog.Attr(nil)
-	if d != nil {
-		limit, attrs = c.malformed, payment{d.OpenID, d.BillNo}.attrs()
-	}
-	suppressed, ok := limit.allow(start)
-	if !ok {
-		return
-	}
-	c.cfg.Logger.LogAttrs(r.Context(), slog.LevelWarn, "midas: callback", append(attrs,
-		slog.String("outcome", "refused"),
-		slog.String("error", err.Error()),
-		slog.String("path", clip(r.URL.Path, 100)),
-		slog.String("remote", r.RemoteAddr),
-		slog.Duration("duration", time.Since(start)),
-		slog.Int("suppressed", suppressed))...)
-}
-
-// logLimit lets ten lines a minute pass.
-type logLimit struct {
-	mu         sync.Mutex
-	minute     time.Time // start of the current minute
-	lines      int       // in the current minute
-	suppressed int       // since the last line
-}
-
-// allow reports whether a line may be written now, and how many were not since the last one.
-func (l *logLimit) allow(now time.Time) (suppressed int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Sub(l.minute) >= time.Minute {
-		l.minute, l.lines = now, 0
-	}
-	if l.lines == 10 {
-		l.suppressed++
-		return 0, false
-	}
-	l.lines++
-	suppressed, l.suppressed = l.suppressed, 0
-	return suppressed, true
-}
-
-// clip shortens text for a log line.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return s[:n] + "…"
 }

@@ -1,43 +1,38 @@
 package midas
 
-import "net/http"
-
-// Login is how the player logged in; it decides the session cookies that go with
-// an order (protocol.md 4). Its values are those the apps send. The zero value is
-// refused.
+// Login is how the player logged in. It decides the session cookies of an order
+// (protocol.md 4, cookies). The values are the ones that the apps send. The zero
+// value is refused.
 type Login string
 
-// The logins Midas knows.
+// The logins that Midas knows.
 const (
 	QQ     Login = "qq"
 	WeChat Login = "wx"    // 微信
 	Guest  Login = "guest" // 游客
-	H5     Login = "h5"    // H5 or third party: one source only, see protocol.md 4
+	H5     Login = "h5"    // H5 or third party; a single source says so
 )
 
-// session returns the values of the cookies session_id and session_type, and
-// whether l is a known login.
-func (l Login) session() (id, kind string, known bool) {
+// session returns the values of the cookies session_id and session_type, which
+// are empty for an unknown login.
+func (l Login) session() (id, kind string) {
 	switch l {
 	case QQ:
-		return "openid", "kp_actoken", true // the word "openid" itself
+		return "openid", "kp_actoken" // the word "openid" itself
 	case WeChat:
-		return "hy_gameid", "wc_actoken", true
+		return "hy_gameid", "wc_actoken"
 	case Guest:
-		return "hy_gameid", "st_dummy", true
+		return "hy_gameid", "st_dummy"
 	case H5:
-		return "openid", "openkey", true
+		return "openid", "openkey"
 	}
-	return "", "", false
+	return "", ""
 }
 
-// cookies returns the session cookies of a call; without them Midas refuses it.
+// cookies returns the Cookie header of a call, without which Midas refuses it.
 // The value of org_loc is a path, percent-encoded.
-func (g Gateway) cookies(login Login, path string) []*http.Cookie {
-	id, kind, _ := login.session()
-	return []*http.Cookie{
-		{Name: "session_id", Value: id},
-		{Name: "session_type", Value: kind},
-		{Name: "org_loc", Value: string(requestValue.append(nil, g.OrgLocPrefix+path))},
-	}
+func (g Gateway) cookies(login Login, path string) string {
+	id, kind := login.session()
+	header := "session_id=" + id + "; session_type=" + kind + "; org_loc="
+	return string(requestValue.append([]byte(header), g.OrgLocPrefix+path))
 }

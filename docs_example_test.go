@@ -186,7 +186,7 @@ func TestRecipeForgeries(t *testing.T) {
 	require.NoError(t, err)
 	for name, forgery := range map[string]midastest.PayOption{
 		"signed with another key":      midastest.WrongKey("a-guess"),
-		"signed with the order's path": midastest.WrongPath("/v3/r/mpay/buy_goods_m"),
+		"signed with the order's path": midastest.SignedPath("/v3/r/mpay/buy_goods_m"),
 		"changed after it was signed":  midastest.Tampered("openid", "BO"),
 	} {
 		receipt, err := fake.Pay(t.Context(), order.Token, forgery)

@@ -2,33 +2,29 @@ package midas
 
 // What external tests reach inside for.
 var (
-	ValidateItems = validateItems
-	ParsePayItems = parsePayItems
-	SplitAppMeta  = splitAppMeta
+	SplitAppMeta = splitAppMeta
+	Withhold     = withhold
 )
 
-func EncodePayItems(items []Item) string { return payItems(items).String() }
+func ValidateItems(items []Item) error {
+	req := OrderRequest{Login: QQ, OpenID: "o", OpenKey: "k", PF: "p", PFKey: "k", GoodsName: "n", GoodsDescription: "d", Items: items}
+	return req.validate(Sandbox())
+}
 
-func DecodeOrderAnswer(body []byte) (ret int, token, urlParams string, err error) {
-	answer, err := decodeOrderAnswer(body)
-	if err != nil {
-		return 0, "", "", err
+func DecodeOrderAnswer(body []byte) (ret int, token, urlParams, reason string) {
+	answer, reason := decodeOrderAnswer(body)
+	if reason != "" {
+		return 0, "", "", reason
 	}
-	return int(*answer.Ret), answer.Token, answer.URLParams, nil
+	return int(*answer.Ret), answer.Token, answer.URLParams, ""
 }
 
 // SplitQuery returns a raw query's parameters in signing order.
-func SplitQuery(rawQuery string, plus byte) (names, values []string, err error) {
-	params, err := splitQuery(nil, rawQuery, plus)
-	for _, p := range params {
-		names, values = append(names, p.name), append(values, p.value)
-	}
-	return names, values, err
-}
+func SplitQuery(rawQuery string, plus byte) (Params, error) { return splitQuery(rawQuery, plus) }
 
 // Verify reports whether a raw query is verified, for a path that New would not take.
 func Verify(rawQuery, path, appKey string) bool {
 	c := &Client{cfg: Config{DeliveryPath: path}, appKey: func() string { return appKey }}
-	_, err := c.verify(nil, rawQuery)
+	_, err := c.verify(rawQuery)
 	return err == nil
 }

@@ -3,51 +3,50 @@
 //
 // # Orders
 //
-// The player's app logs in with QQ or WeChat and sends openid, openkey, pf and
-// pfkey to the backend, which places the order with [Client.CreateOrder], stores
-// it under its token, and hands Order.URLParams to the app unchanged. Prices come
-// from the server's own catalogue, never from the app.
+// The player's app logs in with QQ or WeChat and sends openid, openkey, pf and pfkey
+// to the backend. The backend places the order with [Client.CreateOrder], stores it
+// under its token, and hands Order.URLParams to the app unchanged. Prices come from
+// the server's own catalogue, never from the app.
 //
 // # Deliveries
 //
 // When the player has paid, Midas calls the delivery URL (发货回调).
-// [Client.DeliveryHandler] verifies the call, runs the game's [DeliverFunc] within
-// Midas's two seconds and answers with the exact bytes Midas wants. The same
-// payment may come twice, at once or much later: (OpenID, BillNo) is its
-// identity, and granting must happen once for it; package midassql does that on the
-// game's database. For other HTTP stacks there are
-// [Client.ParseDeliveryQuery] and [ReplyTo]. A [Delivery] that was not verified
-// is never returned.
+// [Client.DeliveryHandler] verifies the call, runs the game's [DeliverFunc] within the
+// two seconds that Midas waits, and answers with the exact bytes Midas wants. The same
+// payment may be called back again, at once or much later: (OpenID, BillNo) is its
+// identity, and its items must be granted once. Package midassql does that with the
+// game's database. The handler mounts in every framework that takes an http.Handler;
+// [Client.ParseDeliveryQuery] and [ReplyTo] are for the rest. There is no way to get a
+// [Delivery] that was not verified.
 //
 // # Money
 //
-// There is one type, [Amount], and no float. Prices are in Q-points on the wire,
-// what was charged is in fen; Amount keeps the factor of ten out of your code.
+// There is one type, [Amount], and no float. Prices are in Q-points on the wire, the
+// amount charged is in fen; Amount keeps the factor of ten out of your code.
 //
 // # Errors
 //
-// What a caller does something about is matched with errors.Is ([ErrLoginExpired],
-// [ErrSignature] and others) or errors.As ([Error], [ResponseError],
-// [ParamError], [ConfigError]). No error and no log line holds a pay key, an
-// openkey, a pfkey, a pay_token, a sig or the query of a URL. docs/errors.md says of each
-// error what to do.
+// Errors a caller can act on match with errors.Is ([ErrLoginExpired], [ErrSignature]
+// and others) or errors.As ([Error], [ResponseError], [ParamError], [ConfigError]).
+// No error and no log line shows a pay key, an openkey, a pfkey, a pay_token, a sig or
+// the query of a URL. docs/errors.md says what to do about each.
 //
-// # Logging
+// # Logging and metrics
 //
-// Config.Logger receives a line for each callback and for each repeated try of an
-// order. Without one the package is silent.
+// Config.Logger and Config.OnCallback get one [CallbackEvent] for each callback.
+// Without them the package is silent.
 //
 // # Testing
 //
-// Package midastest is a Midas for tests: it checks signatures, cookies and
-// parameters as the real one does, lets players pay, and judges the answer to the
-// delivery callback. docs/testing.md has recipes.
+// Package midastest is a Midas for tests: it checks signatures, cookies and parameters
+// like the real one, lets players pay, and judges the answer to the delivery callback.
 //
 // # Concurrency
 //
-// A Client is safe for use by multiple goroutines. Every wait ends with its context.
+// A Client is safe for use by multiple goroutines. Blocking calls return when their
+// context ends.
 //
-// Comments refer to the protocol's description, docs/protocol.md, by section.
+// Comments name sections of the protocol's description, docs/protocol.md.
 package midas
 
 import (
@@ -58,8 +57,12 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"mime"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,22 +76,26 @@ const (
 	defaultRetries    = 2
 	defaultRetryDelay = 100 * time.Millisecond
 	defaultHTTPLimit  = 5 * time.Second // for one try; the app waits for the order meanwhile
-	maxAnswerBytes    = 1 << 20
+	maxAnswerBytes    = 64 << 10        // a real answer has less than 1 KiB
 
-	// Midas hangs up after 2 s (protocol.md 1). The two moments leave time for a commit
-	// to be told from a rollback, and for the answer to travel.
+	// The two moments leave time to tell a commit from a rollback, and for the answer to
+	// travel before Midas hangs up.
 	defaultDeliverTimeout = 1500 * time.Millisecond
 	defaultAnswerTimeout  = 1800 * time.Millisecond
-	midasPatience         = 2 * time.Second
+
+	// 4,096 grants of 100 ms each are 40,000 payments a second, more than any game sells;
+	// 4,096 that hang cost some 100 MB.
+	defaultMaxDeliveries = 4096
 )
 
-// A Gateway says where requests go and what is signed for them; request path,
-// signed path and the cookie org_loc are three separate things (protocol.md 2).
-// Start from [Production], [Sandbox], [MSDK] or [MSDKSandbox] and change a field.
+// A Gateway says where requests go and what is signed for them: request path, signed
+// path and the cookie org_loc are three separate things (protocol.md 2, request
+// signature). Start from [Production], [Sandbox], [MSDK] or [MSDKSandbox] and change a
+// field.
 type Gateway struct {
 	BaseURL      string // scheme, host and perhaps a path, in front of "/mpay/…"
 	SignPrefix   string // in front of "/mpay/…" in the signed path
-	OrgLocPrefix string // in front of "/mpay/…" in the cookie org_loc, which says what is called (protocol.md 4)
+	OrgLocPrefix string // in front of "/mpay/…" in the cookie org_loc, which names the call (protocol.md 4, cookies)
 	PayToken     bool   // older gateways: the parameter pay_token is always sent, empty for WeChat
 }
 
@@ -97,20 +104,27 @@ func Production() Gateway {
 	return Gateway{BaseURL: "https://ysdk.qq.com", SignPrefix: "/v3/r", OrgLocPrefix: "/v3/r"}
 }
 
-// Sandbox returns the YSDK sandbox (沙箱). It has a pay key of its own.
+// Sandbox returns the YSDK sandbox (沙箱), which has a pay key of its own.
 func Sandbox() Gateway {
 	return Gateway{BaseURL: "https://ysdktest.qq.com", SignPrefix: "/v3/r", OrgLocPrefix: "/v3/r"}
 }
 
-// MSDK returns the older live gateway. It is known with plain HTTP only, so openkey
-// and pay_token can be read on the way.
+// MSDK returns the older live gateway. It is known with plain HTTP only, so openkey and
+// pay_token can be read on the way.
 func MSDK() Gateway { return Gateway{BaseURL: "http://msdk.qq.com", PayToken: true} }
 
 // MSDKSandbox returns the sandbox of the older gateway, plain HTTP as well.
 func MSDKSandbox() Gateway { return Gateway{BaseURL: "http://msdktest.qq.com", PayToken: true} }
 
-// Config configures a [Client]. AppID and AppKey are required; every other field
-// has a usable zero value. Printed or logged it does not show the pay key.
+// At returns g at another base URL, such as that of a proxy, or of a sandbox on this
+// machine: midas.Sandbox().At("http://127.0.0.1:9100").
+func (g Gateway) At(baseURL string) Gateway {
+	g.BaseURL = baseURL
+	return g
+}
+
+// Config configures a [Client]. AppID and AppKey are required; every other field has a
+// usable zero value. Printed, logged or marshalled it does not show the pay key.
 type Config struct {
 	AppID  string // offer id, the app's id at Midas; for QQ and WeChat players alike
 	AppKey string // pay key of the gateway's environment, without the trailing "&"
@@ -118,68 +132,86 @@ type Config struct {
 	// Gateway is where orders go. The zero value means [Production].
 	Gateway Gateway
 
-	// DeliveryPath is the path of the delivery URL exactly as registered at Tencent,
-	// such as "/pay/notify": case and trailing slash count, and it is not what a backend
-	// behind a rewriting proxy sees. Callbacks are signed for it (protocol.md 5).
-	// It may be empty where only orders are made.
+	// DeliveryPath is the path of the delivery URL exactly as registered at Tencent, such
+	// as "/pay/notify". Case and trailing slash count, and it is not what a backend behind
+	// a rewriting proxy sees. Callbacks are signed for it (protocol.md 5, delivery
+	// callback). It may be empty where only orders are made.
 	DeliveryPath string
 
-	// HTTPClient optionally specifies the client for orders. It is not modified: a copy
+	// HTTPClient optionally specifies the client for orders. It is never modified: a copy
 	// is used that follows no redirect and keeps no cookies, since requests carry secrets.
-	// One that skips TLS verification is refused. If nil, one is used that gives a try 5 s.
+	// One that skips TLS verification is refused. If nil, a client is used that gives each
+	// try 5 s.
 	HTTPClient *http.Client
 
 	// Logger optionally specifies where callbacks and repeated tries are logged. If nil,
 	// nothing is.
 	Logger *slog.Logger
 
+	// OnCallback optionally specifies a function that gets an event for every answer to a
+	// callback, and one more where a DeliverFunc returned after its answer. It is called
+	// from one goroutine, after the answer: it may block or panic without holding up
+	// anything but the next event.
+	OnCallback func(CallbackEvent)
+
+	// MaxDeliveries is how many DeliverFuncs may run at once. While that many are running
+	// verified callbacks are answered ret 1 at once, and [Client.Ready] returns an error.
+	// Zero means 4096, which no healthy game reaches; negative is refused.
+	MaxDeliveries int
+
 	// MaxRetries is how often an order is sent again after a network fault, a 5xx or a
 	// 429. Zero means 2; negative means never; at most 10.
 	MaxRetries int
 
 	// RetryDelay is the wait before the first repeated try; each further wait is twice as
-	// long, and up to half of it is taken off at random. Zero means 100 ms; negative or over a
-	// minute is refused.
+	// long, and up to half of it is taken off at random. Zero means 100 ms; negative or
+	// over a minute is refused.
 	RetryDelay time.Duration
 
 	// DeliverTimeout is when a DeliverFunc's context ends, AnswerTimeout when the answer
-	// goes out at the latest, both counted from the arrival of the callback. Zero means
-	// 1.5 s and 1.8 s. AnswerTimeout cannot be less than DeliverTimeout, and must be below the
+	// leaves at the latest, both counted from the arrival of the callback. Zero means 1.5 s
+	// and 1.8 s. AnswerTimeout must not be less than DeliverTimeout, and must be below the
 	// 2 s after which Midas may cancel the charge.
 	DeliverTimeout, AnswerTimeout time.Duration
 
-	// Now optionally specifies the clock of ts and Order.Expires. If nil, time.Now.
+	// Now optionally specifies the clock for ts and Order.Expires. If nil, time.Now.
 	Now func() time.Time
 }
 
-// A Client talks to Midas for one app in one environment. Make one with [New] and
-// share it: it is safe for use by multiple goroutines. It holds nothing to close. The zero
-// value is not usable.
+// A Client talks to Midas for one app in one environment. Make one with [New] and share
+// it: it is safe for use by multiple goroutines. It needs no closing; before a process
+// exits, [Client.Wait] waits for what is still running. The zero value is not usable.
 type Client struct {
-	cfg       Config        // every default filled in; without AppKey
-	appKey    func() string // a func, since what prints a Client's unexported fields does not call one
-	http      *http.Client
-	running   *running
-	forged    *logLimit
-	malformed *logLimit
+	cfg     Config        // every default filled in; without AppKey
+	appKey  func() string // a func: printers show fields, not closures
+	http    *http.Client
+	running *counter // DeliverFuncs
+	log     *reporter
+	hook    *reporter
+	forged  *logLimit
 }
 
-// New returns a Client, or everything that is wrong with cfg as joined
-// [*ConfigError] values. It sends nothing.
+// New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
+// values. It sends nothing.
 func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	c := &Client{
-		cfg:       cfg,
-		appKey:    func() string { return cfg.AppKey },
-		http:      quietHTTPClient(cfg.HTTPClient),
-		running:   new(running),
-		forged:    new(logLimit),
-		malformed: new(logLimit),
+		cfg:     cfg,
+		appKey:  func() string { return cfg.AppKey },
+		http:    quietHTTPClient(cfg.HTTPClient),
+		running: new(counter),
+		forged:  new(logLimit),
 	}
 	c.cfg.AppKey = ""
+	if cfg.Logger != nil {
+		c.log = new(reporter)
+	}
+	if cfg.OnCallback != nil {
+		c.hook = new(reporter)
+	}
 	return c, nil
 }
 
@@ -191,8 +223,8 @@ func (cfg Config) withDefaults() Config {
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = defaultHTTPClient()
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.MaxDeliveries == 0 {
+		cfg.MaxDeliveries = defaultMaxDeliveries
 	}
 	if cfg.MaxRetries == 0 {
 		cfg.MaxRetries = defaultRetries
@@ -220,6 +252,8 @@ func (cfg Config) validate() error {
 		refuse("AppID", "empty: set the offer id")
 	case badlyCopied(cfg.AppID):
 		refuse("AppID", "holds whitespace, an invisible character or quotes: was it copied with something around it?")
+	case cfg.Gateway.SignPrefix == Production().SignPrefix && weChatAppID.MatchString(cfg.AppID):
+		refuse("AppID", "is a WeChat app id: on YSDK WeChat players are charged with the offer id too, and with its pay key")
 	}
 	switch {
 	case cfg.AppKey == "":
@@ -235,8 +269,15 @@ func (cfg Config) validate() error {
 	if reason := wrongDeliveryPath(cfg.DeliveryPath); reason != "" {
 		refuse("DeliveryPath", reason)
 	}
-	if t, ok := cfg.HTTPClient.Transport.(*http.Transport); ok && t != nil && t.TLSClientConfig != nil && t.TLSClientConfig.InsecureSkipVerify {
-		refuse("HTTPClient", "skips TLS verification: add the certificate to RootCAs instead")
+	transport := cfg.HTTPClient.Transport
+	if transport == nil {
+		transport = http.DefaultTransport
+	}
+	if t, ok := transport.(*http.Transport); ok && t != nil && t.TLSClientConfig != nil && t.TLSClientConfig.InsecureSkipVerify {
+		refuse("HTTPClient", "its transport skips TLS verification: add the certificate to RootCAs instead")
+	}
+	if cfg.MaxDeliveries < 0 {
+		refuse("MaxDeliveries", "negative: 0 means the default")
 	}
 	if cfg.MaxRetries > 10 {
 		refuse("MaxRetries", "over 10")
@@ -252,6 +293,8 @@ func (cfg Config) validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+var weChatAppID = regexp.MustCompile("^wx[0-9a-f]{16}$")
 
 // badlyCopied reports whether a value holds what a copy from a page brings along.
 func badlyCopied(s string) bool {
@@ -271,6 +314,8 @@ func (g Gateway) wrong() string {
 		return `BaseURL is not of the form "https://host"`
 	case u.User != nil || strings.ContainsAny(g.BaseURL, "?#"):
 		return "BaseURL holds a user, a query or a fragment"
+	case g.SignPrefix == "" && slices.Contains([]string{"ysdk.qq.com", "ysdktest.qq.com"}, u.Hostname()):
+		return "has no SignPrefix, so its orders would be signed for the older gateway: start from Production() or Sandbox() and change a field"
 	case strings.HasSuffix(u.Path, buyGoods), strings.HasSuffix(u.Path, "/mpay"):
 		return `BaseURL goes too far: leave "/mpay/buy_goods_m" out`
 	}
@@ -282,9 +327,9 @@ func (g Gateway) wrong() string {
 	return ""
 }
 
-// wrongDeliveryPath says what is wrong with a delivery path, or "". Whether Midas
-// signs a query or an escaped path, and in which form, is not known
-// (protocol.md 5): better refused now than by every callback.
+// wrongDeliveryPath says what is wrong with a delivery path, or "". Whether and how
+// Midas signs a query or an escaped path is not known (protocol.md 5, delivery
+// callback): better to refuse one now than every callback later.
 func wrongDeliveryPath(path string) string {
 	switch {
 	case path == "":
@@ -303,7 +348,7 @@ func wrongDeliveryPath(path string) string {
 	return ""
 }
 
-// defaultHTTPClient differs from http.DefaultClient in its time limit, and keeps enough
+// defaultHTTPClient has a time limit, unlike http.DefaultClient, and keeps enough
 // connections to one host for a busy backend.
 func defaultHTTPClient() *http.Client {
 	return &http.Client{
@@ -317,9 +362,8 @@ func defaultHTTPClient() *http.Client {
 	}
 }
 
-// quietHTTPClient returns a copy of hc that sends secrets nowhere but to the
-// gateway: it follows no redirect (the query carries secrets), and has no cookie jar
-// (one player's session is not another's).
+// quietHTTPClient returns a copy of hc that follows no redirect, since the query
+// carries secrets, and has no cookie jar, since one player's session is not another's.
 func quietHTTPClient(hc *http.Client) *http.Client {
 	quiet := *hc
 	quiet.Jar = nil
@@ -327,39 +371,29 @@ func quietHTTPClient(hc *http.Client) *http.Client {
 	return &quiet
 }
 
-// A response is the body of an answer with HTTP status 200.
-type response struct {
-	body   []byte
-	sent   time.Time           // by Config.Now, when the request was signed
-	redact func(string) string // masks the request's secrets in what is said of the response
-}
-
-// unusable returns the error for a response that makes no sense.
-func (r *response) unusable(reason string) error {
-	return &ResponseError{StatusCode: http.StatusOK, Excerpt: excerpt(r.body, r.redact), Reason: reason}
-}
-
-// get sends one API call, and sends it again after a network fault, a 5xx or a 429:
-// each try with a fresh ts and sig. api is the path of the call without prefix;
-// params are raw values without ts and sig.
-func (c *Client) get(ctx context.Context, api string, params url.Values, login Login) (*response, error) {
+// get makes one API call and returns its answer with ret 0, and when it was sent. It
+// tries again after a network fault, a 5xx or a 429, each time with a fresh ts and sig.
+// api is the path of the call without prefix; params are raw values without ts and sig.
+func (c *Client) get(ctx context.Context, api string, params url.Values, login Login) (answer orderAnswer, sent time.Time, err error) {
 	for try := 0; ; try++ {
-		resp, err := c.try(ctx, api, params, login)
-		if err == nil {
-			return resp, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if try >= c.cfg.MaxRetries || !worthRetrying(err) {
-			return nil, err
+		answer, sent, err = c.try(ctx, api, params, login)
+		switch {
+		case err == nil:
+			return answer, sent, nil
+		case ctx.Err() != nil:
+			return orderAnswer{}, sent, ctx.Err()
+		case try >= c.cfg.MaxRetries || !isWorthRetrying(err):
+			return orderAnswer{}, sent, err
 		}
 		delay := c.cfg.RetryDelay << try
 		delay -= rand.N(delay/2 + 1)
-		c.cfg.Logger.WarnContext(ctx, "midas: call failed, trying again",
-			"api", api, "try", try+1, "error", err.Error(), "delay", delay)
+		if c.log != nil {
+			attrs := []any{"api", api, "try", try + 1, "error", err.Error(), "delay", delay}
+			logCtx := context.WithoutCancel(ctx)
+			c.log.add("", func(int) { c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...) })
+		}
 		if ended := sleep(ctx, delay); ended != nil {
-			return nil, fmt.Errorf("%w; the last try: %w", ended, err)
+			return orderAnswer{}, sent, fmt.Errorf("%w; the last try: %w", ended, err)
 		}
 	}
 }
@@ -376,11 +410,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// worthRetrying reports whether the same call may succeed later. Midas's refusals
-// do not get here; a server that is not trusted now will not be trusted soon.
-func worthRetrying(err error) bool {
+// isWorthRetrying reports whether the same call may succeed in a moment. A refusal by
+// Midas does not, nor does a server whose certificate is not trusted.
+func isWorthRetrying(err error) bool {
+	var refused *Error
 	var untrusted *tls.CertificateVerificationError
-	if errors.As(err, &untrusted) {
+	if errors.As(err, &refused) || errors.As(err, &untrusted) {
 		return false
 	}
 	var respErr *ResponseError
@@ -391,75 +426,108 @@ func worthRetrying(err error) bool {
 	return true // no answer at all
 }
 
-// try sends one API call once.
-func (c *Client) try(ctx context.Context, api string, params url.Values, login Login) (*response, error) {
-	now := c.cfg.Now()
-	signed, sig := c.signedURL(api, params, now)
-	redact := func(text string) string { return redact(text, c.secretsOf(params, sig)) }
+// try makes one API call once.
+func (c *Client) try(ctx context.Context, api string, params url.Values, login Login) (answer orderAnswer, sent time.Time, err error) {
+	sent = c.cfg.Now()
+	query, sig := c.signedQuery(api, params, sent)
+	show := func(text string) string { return withhold(text, c.secretsOf(params, sig)) }
 
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, signed, nil)
+	var conn net.Conn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn = got.Conn }})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.Gateway.BaseURL+api, nil)
 	if err != nil {
-		return nil, faultOf(err, redact)
+		return answer, sent, faultOf(err, show)
 	}
-	for _, cookie := range c.cfg.Gateway.cookies(login, api) {
-		req.AddCookie(cookie)
-	}
+	req.URL.RawQuery = query
+	req.Header["Cookie"] = []string{c.cfg.Gateway.cookies(login, api)}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, faultOf(err, redact)
+		return answer, sent, faultOf(err, show)
 	}
-	defer resp.Body.Close()
+	answer, err = readAnswer(resp, show)
+	resp.Body.Close()
+	var unusable *ResponseError
+	if errors.As(err, &unusable) && conn != nil && resp.ProtoMajor == 1 {
+		conn.Close() // of what else comes on it net/http would print the beginning, which may repeat our query
+	}
+	return answer, sent, err
+}
 
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
-	reason := ""
+// readAnswer reads and judges the answer to a call. The body of an answer that cannot be
+// Midas's is not read to its end, or net/http would take the connection for reusable.
+func readAnswer(resp *http.Response, show func(string) string) (orderAnswer, error) {
+	unusable := func(length int64, reason string, cause error) error {
+		mediaType, _, _ := mime.ParseMediaType(clip(resp.Header.Get("Content-Type"), 100))
+		return &ResponseError{resp.StatusCode, show(mediaType), length, reason, cause}
+	}
+	switch {
+	case resp.StatusCode/100 == 3:
+		return orderAnswer{}, unusable(resp.ContentLength, "redirects are not followed, because the query carries secrets; check Gateway.BaseURL", nil)
+	case resp.StatusCode != http.StatusOK:
+		return orderAnswer{}, unusable(resp.ContentLength, "want status 200", nil)
+	}
+	body := make([]byte, 1, 512)
+	n, err := io.ReadFull(resp.Body, body)
+	switch {
+	case err == io.EOF:
+		return orderAnswer{}, unusable(0, "it is empty", nil)
+	case n == 1 && !strings.Contains("{ \t\r\n", string(body)):
+		return orderAnswer{}, unusable(resp.ContentLength, "it is not JSON", nil)
+	case err == nil:
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
+		body = append(body, rest...)
+	}
 	switch {
 	case err != nil:
-		reason, err = "it broke off", faultOf(err, redact)
-	case resp.StatusCode/100 == 3:
-		reason = "redirects are not followed, the query carries secrets; check Gateway.BaseURL"
-	case resp.StatusCode != http.StatusOK:
-		reason = "want status 200"
+		return orderAnswer{}, unusable(int64(len(body)), "connection lost while reading the body", faultOf(err, show))
 	case len(body) > maxAnswerBytes:
-		reason = "over 1 MiB"
-	default:
-		return &response{body, now, redact}, nil
+		return orderAnswer{}, unusable(resp.ContentLength, "over 64 KiB", nil)
 	}
-	return nil, &ResponseError{resp.StatusCode, excerpt(body, redact), reason, err}
+	answer, reason := decodeOrderAnswer(body)
+	switch {
+	case reason != "":
+		return orderAnswer{}, unusable(int64(len(body)), reason, nil)
+	case *answer.Ret != 0:
+		return orderAnswer{}, &Error{Ret: int(*answer.Ret), Msg: show(string(answer.Msg)), Code: show(string(answer.Code))}
+	}
+	return answer, nil
 }
 
-// signedURL sets ts in values and returns the URL of a call, every value percent-encoded once.
-func (c *Client) signedURL(api string, values url.Values, now time.Time) (signed, sig string) {
+// signedQuery sets ts in values and returns the query of a call, every value
+// percent-encoded once.
+func (c *Client) signedQuery(api string, values url.Values, now time.Time) (query, sig string) {
 	values.Set("ts", strconv.FormatInt(now.Unix(), 10))
-	params := collect(make([]param, 0, usualParams), values)
-	sig = signSorted(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, c.appKey(), &requestValue)
-	withBuffer(func(u []byte) []byte {
-		u = append(u, c.cfg.Gateway.BaseURL...)
-		u = append(append(u, api...), '?')
+	params := signedParams(values)
+	sig = sign(http.MethodGet, c.cfg.Gateway.SignPrefix+api, params, c.appKey(), &requestValue)
+	withBuffer(func(q []byte) []byte {
 		for _, p := range params {
-			u = append(requestValue.append(u, p.name), '=')
-			u = append(requestValue.append(u, p.value), '&')
+			q = append(requestValue.append(q, p.Name), '=')
+			q = append(requestValue.append(q, p.Value), '&')
 		}
-		u = requestValue.append(append(u, "sig="...), sig)
-		signed = string(u)
-		return u
+		q = requestValue.append(append(q, "sig="...), sig)
+		query = string(q)
+		return q
 	})
-	return signed, sig
+	return query, sig
 }
 
-// secretsOf returns what must not be repeated of a call.
+// secretsOf returns what must not be shown of a call: the player's credentials, the pay
+// key, the signature, and parameters that the library does not know.
 func (c *Client) secretsOf(params url.Values, sig string) []string {
 	secrets := []string{c.appKey(), sig}
 	for name, values := range params {
-		// Beyond the table, anything long enough to be told from ordinary text may be secret.
-		if slices.Contains(secretParams, name) || !orderParamNames[name] && len(values[0]) >= 8 {
+		if slices.Contains(secretParams, name) || !orderParamNames[name] {
 			secrets = append(secrets, values[0])
 		}
 	}
 	return secrets
 }
 
+var secretParams = []string{"openid", "openkey", "pfkey", "pay_token"}
+
 // A fault is a call without an answer. It says what happened without the URL, which
-// carries secrets: net/http's own error prints it. The cause can be matched.
+// carries secrets and which net/http's own error prints. The cause can be matched.
 type fault struct {
 	text  string
 	cause error
@@ -467,15 +535,15 @@ type fault struct {
 
 func (f *fault) Error() string { return f.text }
 
-// Is and As match the cause. There is no Unwrap, since what prints a chain of errors would
-// print the cause's own text, and that may repeat a secret.
+// Is and As match the cause. There is no Unwrap: what prints a chain of errors would print
+// the cause's own text.
 func (f *fault) Is(target error) bool { return errors.Is(f.cause, target) }
 func (f *fault) As(target any) bool   { return errors.As(f.cause, target) }
 
-func faultOf(err error, redact func(string) string) error {
+func faultOf(err error, show func(string) string) error {
 	var urlErr *url.Error
 	for errors.As(err, &urlErr) { // a transport may have wrapped one in another
 		err = urlErr.Err
 	}
-	return &fault{fmt.Sprintf("no answer: %s", redact(err.Error())), err}
+	return &fault{"no answer: " + show(err.Error()), err}
 }

@@ -41,25 +41,16 @@ const (
 	maxSecret = 1024
 )
 
-// An Item is something a player buys: its id in the game's catalogue, the price of one,
-// and how many. ID is printable ASCII without "*", ";", "|" and blanks; in an order
-// Price is at least one fen and Quantity at least one.
-type Item struct {
-	ID       string
-	Price    Amount
-	Quantity int
-}
-
-// OrderRequest is an order to be placed. Printed, logged or marshalled it does not show
-// OpenKey, PayToken, PFKey and the values of Extra. Limits are those of protocol.md 3;
-// nothing is sent when one is not met.
+// OrderRequest is an order to be placed. Printed, logged or marshalled it does not
+// show OpenKey, PayToken, PFKey and the values of Extra. The limits are those of
+// protocol.md 3, parameters; if one is not met, nothing is sent.
 type OrderRequest struct {
 	Login  Login  // how the player logged in; required
 	OpenID string // the player, case-sensitive; required
 
-	// OpenKey is the player's credential, at most 1024 bytes as all of them; required. On YSDK: for QQ the value the app
-	// calls pay_token, for WeChat the access_token, for guests any text. On the older
-	// gateways: the access_token.
+	// OpenKey is the player's credential; required. On YSDK it is what the app calls
+	// pay_token for QQ, the access_token for WeChat, and any text for guests. On the
+	// older gateways it is the access_token. Like every credential, at most 1024 bytes.
 	OpenKey string
 
 	// PayToken is for the older gateways only, where QQ players need it; others ignore it.
@@ -67,10 +58,10 @@ type OrderRequest struct {
 
 	PF     string // platform and channel (平台信息) from the login, as received; at most 150 bytes; required
 	PFKey  string // what vouches for PF, from the login; required
-	ZoneID string // server zone (大区); for a role in it "zone_role", the role percent-encoded; empty means "1"
+	ZoneID string // server zone (大区), "1" if empty; for a role in it "zone_role", the role percent-encoded
 
-	// Items are what is bought; required. On the wire they take less than 512 bytes, and
-	// cost 20 million yuan at most.
+	// Items are what is bought; required. Together they take less than 512 bytes on the
+	// wire and cost at most 20 million yuan.
 	Items []Item
 
 	// GoodsName and GoodsDescription are shown to the player, one pair even for several
@@ -80,20 +71,20 @@ type OrderRequest struct {
 	GoodsURL    string // picture; under 512 bytes
 	Metadata    string // the game's own reference, ASCII, at most 128 bytes; comes back as Delivery.Metadata
 	UserIP      string // the player's public IP address
-	AccountType string // "common" or "security"; empty leaves it out
+	AccountType string // "common" or "security"; left out if empty
 
-	// MaxQuantity lets the player choose the quantity of a single item, up to it; it is
-	// above the item's Quantity (appmode 2, max_num). Zero fixes the quantity (appmode 1).
+	// MaxQuantity lets the player choose the quantity of a single item, up to this
+	// number, which must be above the item's Quantity (appmode 2, max_num). Zero fixes
+	// the quantity (appmode 1).
 	MaxQuantity int
 
-	// Extra holds parameters that this struct does not know, one value each. They are
-	// signed like all others. A name from protocol.md 3 is refused, and so is a value that
-	// is over 1024 bytes or not UTF-8.
+	// Extra holds parameters that this struct does not know, one value each, signed like
+	// all others. Names of protocol.md 3 are refused, and values over 1024 bytes.
 	Extra url.Values
 }
 
-// Order is an order that Midas accepted. Store it before the app gets it: the
-// delivery may arrive at once. Its JSON goes to the app as it is.
+// Order is an order that Midas accepted. Store it before the app gets it: the delivery
+// may arrive at once. Its JSON goes to the app as it is.
 type Order struct {
 	Token     string    `json:"token"`            // comes back as Delivery.Token
 	URLParams string    `json:"url_params"`       // for the client SDK, byte for byte as received
@@ -104,12 +95,15 @@ type Order struct {
 // CreateOrder places an order (下单, protocol.md 3 and 4) and returns its token.
 //
 // It is sent again after network faults, 5xx and 429 (see Config.MaxRetries), which is
-// safe: an order moves no money. Errors are a [*ParamError] (nothing was sent), an
-// [*Error] (Midas refused; see [ErrLoginExpired]), a [*ResponseError] (no usable answer),
-// ctx.Err() when ctx ended, or the network fault, whose cause errors.Is and errors.As match.
-// (What errors.As takes out of a fault is the transport's own error: branch on it, do not log it.)
-// One try takes as long as Config.HTTPClient allows, 5 s by default, so that three take over
-// 15 s: give ctx the time that the app waits.
+// safe: an order moves no money. One try takes as long as Config.HTTPClient allows,
+// 5 s by default, so three take over 15 s: give ctx the time that the app waits.
+//
+// The error is one of these, wrapped: every wrong field of req as joined
+// [*ParamError] values (nothing was sent); an [*Error] if Midas refused, see
+// [ErrLoginExpired]; a [*ResponseError] if there was no usable answer; ctx.Err() if
+// ctx ended; or a network fault, whose cause errors.Is and errors.As match. What
+// errors.As takes out of a fault is the transport's own error, which may show the URL:
+// branch on it, do not log it.
 func (c *Client) CreateOrder(ctx context.Context, req OrderRequest) (*Order, error) {
 	order, err := c.createOrder(ctx, req)
 	if err != nil {
@@ -119,35 +113,27 @@ func (c *Client) CreateOrder(ctx context.Context, req OrderRequest) (*Order, err
 }
 
 func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, error) {
-	params, err := c.orderParams(req)
+	if ctx == nil {
+		return nil, &ParamError{Field: "ctx", Reason: "is nil: pass the context of the player's request"}
+	}
+	params, err := c.orderValues(req)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.get(ctx, buyGoods, params, req.Login)
+	answer, sent, err := c.get(ctx, buyGoods, params, req.Login)
 	if err != nil {
 		return nil, err
-	}
-	answer, err := decodeOrderAnswer(resp.body)
-	switch {
-	case err != nil:
-		return nil, resp.unusable(err.Error())
-	case *answer.Ret != 0:
-		return nil, &Error{
-			Ret:  int(*answer.Ret),
-			Msg:  excerpt([]byte(answer.Msg), resp.redact),
-			Code: excerpt([]byte(answer.Code), resp.redact),
-		}
 	}
 	return &Order{
 		Token:     answer.Token,
 		URLParams: answer.URLParams,
 		Attach:    string(answer.Attach),
-		Expires:   resp.sent.Add(TokenLifetime),
+		Expires:   sent.Add(TokenLifetime),
 	}, nil
 }
 
-// orderParams is the table of protocol.md 3, without ts and sig, which are made anew
-// for each try. amt is best left out.
+// orderParams is the table of protocol.md 3, without ts and sig, which each try makes
+// anew, and without amt, which is best left out.
 type orderParams struct {
 	OpenID      text     `url:"openid"`
 	OpenKey     text     `url:"openkey"`
@@ -185,8 +171,8 @@ var orderParamNames = map[string]bool{
 	"max_num": true, "app_metadata": true, "userip": true, "format": true, "accounttype": true, "sig": true,
 }
 
-// orderParams checks req against protocol.md 3 and returns what is sent for it.
-func (c *Client) orderParams(req OrderRequest) (url.Values, error) {
+// orderValues checks req and returns what is sent for it.
+func (c *Client) orderValues(req OrderRequest) (url.Values, error) {
 	if err := req.validate(c.cfg.Gateway); err != nil {
 		return nil, err
 	}
@@ -228,175 +214,103 @@ func (c *Client) orderParams(req OrderRequest) (url.Values, error) {
 	return params, nil
 }
 
-// validate returns a *ParamError for the first limit of protocol.md 3 that req does not meet.
+// validate returns a *ParamError for each limit of protocol.md 3 that r does not meet,
+// joined.
 func (r *OrderRequest) validate(g Gateway) error {
-	refuse := func(param, format string, args ...any) error {
-		return &ParamError{param, fmt.Sprintf(format, args...)}
+	var errs []error
+	refuse := func(field, param, format string, args ...any) {
+		errs = append(errs, &ParamError{Field: field, Param: param, Reason: fmt.Sprintf(format, args...)})
 	}
-
-	if _, _, known := r.Login.session(); !known {
-		return refuse("session_type", "Login must be midas.QQ, midas.WeChat, midas.Guest or midas.H5")
+	if id, _ := r.Login.session(); id == "" {
+		refuse("Login", "session_type", `unknown: want midas.QQ ("qq"), midas.WeChat ("wx"), midas.Guest ("guest") or midas.H5 ("h5")`)
 	}
-	for _, required := range []struct{ name, value string }{
-		{"openid", r.OpenID}, {"openkey", r.OpenKey}, {"pf", r.PF}, {"pfkey", r.PFKey},
-	} {
-		if required.value == "" {
-			return refuse(required.name, "missing; it comes from the player's login")
-		}
-	}
-	for _, secret := range []struct{ name, value string }{
-		{"openid", r.OpenID}, {"openkey", r.OpenKey}, {"pay_token", r.PayToken}, {"pfkey", r.PFKey},
-	} {
-		if len(secret.value) > maxSecret || !utf8.ValidString(secret.value) {
-			return refuse(secret.name, "over %d bytes, or not UTF-8", maxSecret)
-		}
-	}
-	if r.Login == Guest {
-		if utf8.RuneCountInString(r.OpenID) > maxGuestOpenID {
-			return refuse("openid", "a guest's has at most %d characters", maxGuestOpenID)
-		}
-		if strings.ContainsAny(r.OpenID, `'<>()|&=*^`) {
-			return refuse("openid", "a guest's holds none of ' < > ( ) | & = * ^")
-		}
-	}
-	if g.PayToken && r.Login == QQ && r.PayToken == "" {
-		return refuse("pay_token", "missing; this gateway asks for it with a QQ login")
-	}
-	if len(r.PF) > maxPF {
-		return refuse("pf", "%d bytes, at most %d are allowed", len(r.PF), maxPF)
-	}
-	if err := validateItems(r.Items); err != nil {
-		return err
-	}
-	for _, part := range []struct{ field, value string }{
-		{"GoodsName", r.GoodsName}, {"GoodsDescription", r.GoodsDescription},
-	} {
-		switch {
-		case part.value == "":
-			return refuse("goodsmeta", "%s is missing", part.field)
-		case !utf8.ValidString(part.value):
-			return refuse("goodsmeta", "%s is not UTF-8", part.field)
-		case strings.ContainsAny(part.value, "*\r\n"):
-			return refuse("goodsmeta", `%s holds a "*" or a line break`, part.field)
-		}
-	}
-	if n := utf8.RuneCountInString(r.GoodsName) + 1 + utf8.RuneCountInString(r.GoodsDescription); n > maxGoodsMeta {
-		return refuse("goodsmeta", `%d characters with the "*" between name and description, at most %d are allowed`, n, maxGoodsMeta)
-	}
-	if len(r.GoodsURL) > maxGoodsURL {
-		return refuse("goodsurl", "%d bytes, at most %d are allowed", len(r.GoodsURL), maxGoodsURL)
-	}
+	r.validateLogin(g, refuse)
+	validateItems(r.Items, refuse)
+	r.validateGoods(refuse)
 	if r.MaxQuantity != 0 {
 		switch {
 		case len(r.Items) > 1:
-			return refuse("max_num", "the player can change the quantity of a single item only")
-		case r.MaxQuantity <= r.Items[0].Quantity:
-			return refuse("max_num", "MaxQuantity is not above the quantity; leave it 0 to fix the quantity")
+			refuse("MaxQuantity", "max_num", "the player can change the quantity of a single item only")
+		case len(r.Items) == 1 && r.MaxQuantity <= r.Items[0].Quantity:
+			refuse("MaxQuantity", "max_num", "not above the item's quantity; 0 fixes the quantity")
 		}
 	}
 	if len(r.Metadata) > maxMetadata {
-		return refuse("app_metadata", "%d bytes, at most %d are allowed", len(r.Metadata), maxMetadata)
+		refuse("Metadata", "app_metadata", "%d bytes, at most %d are allowed", len(r.Metadata), maxMetadata)
 	}
 	if strings.ContainsFunc(r.Metadata, func(c rune) bool { return c >= utf8.RuneSelf }) {
-		return refuse("app_metadata", "not ASCII: Tencent's SDKs disagree on its signature in the callback; encode it, in hex or base64")
+		refuse("Metadata", "app_metadata", "not ASCII: Tencent's SDKs disagree on its signature in the callback; encode it, in hex or base64")
 	}
-	if r.UserIP != "" {
-		if _, err := netip.ParseAddr(r.UserIP); err != nil {
-			return refuse("userip", "not an IP address; give it without a port")
-		}
+	if _, err := netip.ParseAddr(r.UserIP); r.UserIP != "" && err != nil {
+		refuse("UserIP", "userip", "not an IP address; give it without a port")
 	}
 	if r.AccountType != "" && r.AccountType != "common" && r.AccountType != "security" {
-		return refuse("accounttype", `want "common" or "security"`)
+		refuse("AccountType", "accounttype", `want "common" or "security"`)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Extra)) { // sorted: the same request gets the same error
+		field := fmt.Sprintf("Extra[%q]", clip(name, 64))
 		switch {
 		case orderParamNames[name]:
-			return refuse(name, "not allowed in Extra: the library sets it")
-		case !plainName(name):
-			return refuse(strconv.Quote(name), "a name in Extra holds letters, digits and _ . - only")
+			refuse(field, name, "not allowed here: the library sets it")
+		case !isPlainName(name):
+			refuse(field, "", "a name holds letters, digits and _ . - only")
 		case len(r.Extra[name]) > 1:
-			return refuse(name, "%d values in Extra, want one", len(r.Extra[name]))
+			refuse(field, name, "%d values, want one", len(r.Extra[name]))
 		case len(r.Extra.Get(name)) > maxSecret || !utf8.ValidString(r.Extra.Get(name)):
-			return refuse(name, "over %d bytes, or not UTF-8", maxSecret)
+			refuse(field, name, "over %d bytes, or not UTF-8", maxSecret)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func validateItems(items []Item) error {
-	refuse := func(format string, args ...any) error {
-		return &ParamError{"payitem", fmt.Sprintf(format, args...)}
-	}
-	if len(items) == 0 {
-		return refuse("Items is empty")
-	}
-	left := Amount(maxTotal)
-	for i, item := range items {
+// validateLogin checks what comes from the player's login.
+func (r *OrderRequest) validateLogin(g Gateway, refuse func(field, param, format string, args ...any)) {
+	for _, f := range []struct{ field, param, value string }{
+		{"OpenID", "openid", r.OpenID}, {"OpenKey", "openkey", r.OpenKey}, {"PF", "pf", r.PF}, {"PFKey", "pfkey", r.PFKey}, {"PayToken", "pay_token", r.PayToken},
+	} {
 		switch {
-		case item.ID == "":
-			return refuse("item %d has no ID", i)
-		case strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '*' || c == ';' || c == '|' }):
-			return refuse("the ID of item %d is not plain ASCII without * ; | and blanks", i)
-		case item.Price < Fen:
-			return refuse("the price of item %d is below one fen", i)
-		case item.Quantity < 1:
-			return refuse("the quantity of item %d is below 1", i)
-		case item.Price > left/Amount(item.Quantity): // no product that could overflow
-			return refuse("the total is over %s yuan", Amount(maxTotal).Yuan())
+		case f.value == "" && f.field != "PayToken":
+			refuse(f.field, f.param, "missing; it comes from the player's login")
+		case len(f.value) > maxSecret || !utf8.ValidString(f.value):
+			refuse(f.field, f.param, "over %d bytes, or not UTF-8", maxSecret)
+		case f.field == "PF" && len(r.PF) > maxPF:
+			refuse(f.field, f.param, "%d bytes, at most %d are allowed", len(r.PF), maxPF)
 		}
-		left -= item.Price * Amount(item.Quantity)
 	}
-	if n := len(payItems(items).String()); n > maxPayItem {
-		return refuse("%d bytes, at most %d are allowed", n, maxPayItem)
+	if g.PayToken && r.Login == QQ && r.PayToken == "" {
+		refuse("PayToken", "pay_token", "missing; this gateway asks for it with a QQ login")
 	}
-	return nil
+	if r.Login == Guest && utf8.RuneCountInString(r.OpenID) > maxGuestOpenID {
+		refuse("OpenID", "openid", "a guest's has at most %d characters", maxGuestOpenID)
+	}
+	if r.Login == Guest && strings.ContainsAny(r.OpenID, `'<>()|&=*^`) {
+		refuse("OpenID", "openid", "a guest's holds none of ' < > ( ) | & = * ^")
+	}
 }
 
-// payItems are items in the notation of the parameter payitem: id*price*num, joined by
-// ";", the price in Q-points.
-type payItems []Item
-
-func (items payItems) String() string {
-	parts := make([]string, len(items))
-	for i, item := range items {
-		parts[i] = item.ID + "*" + item.Price.QPoints() + "*" + strconv.Itoa(item.Quantity)
+// validateGoods checks what the cashier shows.
+func (r *OrderRequest) validateGoods(refuse func(field, param, format string, args ...any)) {
+	for _, f := range []struct{ field, value string }{
+		{"GoodsName", r.GoodsName}, {"GoodsDescription", r.GoodsDescription},
+	} {
+		switch {
+		case f.value == "":
+			refuse(f.field, "goodsmeta", "missing")
+		case !utf8.ValidString(f.value):
+			refuse(f.field, "goodsmeta", "not UTF-8")
+		case strings.ContainsAny(f.value, "*\r\n"):
+			refuse(f.field, "goodsmeta", `holds a "*" or a line break`)
+		}
 	}
-	return strings.Join(parts, ";")
+	if n := utf8.RuneCountInString(r.GoodsName) + 1 + utf8.RuneCountInString(r.GoodsDescription); n > maxGoodsMeta {
+		refuse("GoodsName", "goodsmeta", `%d characters with the "*" and GoodsDescription, at most %d are allowed`, n, maxGoodsMeta)
+	}
+	if len(r.GoodsURL) > maxGoodsURL {
+		refuse("GoodsURL", "goodsurl", "%d bytes, at most %d are allowed", len(r.GoodsURL), maxGoodsURL)
+	}
 }
 
-// EncodeValues implements query.Encoder.
-func (items payItems) EncodeValues(name string, values *url.Values) error {
-	values.Set(name, items.String())
-	return nil
-}
-
-// parsePayItems reads the parameter payitem of a callback.
-func parsePayItems(s string) ([]Item, error) {
-	refuse := func(i int, what string) error {
-		return &ParamError{"payitem", fmt.Sprintf("item %d: %s", i, what)}
-	}
-	items := make([]Item, 0, strings.Count(s, ";")+1)
-	for part := range strings.SplitSeq(s, ";") {
-		i := len(items)
-		id, rest, _ := strings.Cut(part, "*")
-		price, num, complete := strings.Cut(rest, "*")
-		if id == "" || !complete {
-			return nil, refuse(i, "want id*price*num")
-		}
-		amount, err := ParseQPoints(price)
-		if err != nil {
-			return nil, refuse(i, "the price is not a number of Q-points with one decimal at most, or does not fit")
-		}
-		quantity, err := strconv.ParseUint(num, 10, 31)
-		if err != nil || quantity == 0 {
-			return nil, refuse(i, "the quantity is not a number from 1 to 2147483647")
-		}
-		items = append(items, Item{id, amount, int(quantity)})
-	}
-	return items, nil
-}
-
-// orderAnswer is the JSON of protocol.md 4.
+// orderAnswer is the answer to an order (protocol.md 4, answer).
 type orderAnswer struct {
 	Ret       *retCode `json:"ret"`
 	Msg       anyText  `json:"msg"`
@@ -407,9 +321,8 @@ type orderAnswer struct {
 }
 
 // decodeOrderAnswer returns an answer with a ret and, where that is 0, a token and
-// url_params. The error says what is wrong, without text from the body.
-func decodeOrderAnswer(body []byte) (*orderAnswer, error) {
-	var answer orderAnswer
+// url_params. The reason says what is wrong, without text from the body.
+func decodeOrderAnswer(body []byte) (answer orderAnswer, reason string) {
 	err := json.Unmarshal(body, &answer)
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) { // a refusal may come with "url_params":[]; such a field is skipped
@@ -417,17 +330,18 @@ func decodeOrderAnswer(body []byte) (*orderAnswer, error) {
 	}
 	switch {
 	case len(body) == 0:
-		return nil, errors.New("it is empty")
+		reason = "it is empty"
 	case err != nil:
-		return nil, errors.New("it is not the JSON of an answer")
+		reason = "it is not the JSON of an answer"
 	case answer.Ret == nil:
-		return nil, errors.New("it has no ret")
-	case *answer.Ret == 0 && (answer.Token == "" || answer.URLParams == ""):
-		return nil, errors.New("ret is 0, but token or url_params is missing")
-	case *answer.Ret == 0 && strings.ContainsRune(answer.Token+answer.URLParams, utf8.RuneError):
-		return nil, errors.New("token or url_params is not UTF-8, so it cannot be handed on as received")
+		reason = "it has no ret"
+	case *answer.Ret != 0:
+	case answer.Token == "" || answer.URLParams == "":
+		reason = "ret is 0, but token or url_params is missing"
+	case strings.ContainsRune(answer.Token+answer.URLParams, utf8.RuneError):
+		reason = "token or url_params is not UTF-8, so it cannot be handed on as received"
 	}
-	return &answer, nil
+	return answer, reason
 }
 
 // retCode is a number, or a string that holds one.

@@ -12,10 +12,7 @@ import (
 // A sale, and a forgery that the backend refuses.
 func Example() {
 	fake := midastest.New(midastest.Config{Errorf: log.Printf}) // t.Errorf in a test
-	client, err := midas.New(midas.Config{
-		AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), HTTPClient: fake.HTTPClient(),
-		DeliveryPath: "/pay/notify",
-	})
+	client, err := midas.New(fake.ClientConfig("/pay/notify"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,9 +51,7 @@ func Example() {
 
 func ExampleServer_NextOrders() {
 	fake := midastest.New(midastest.Config{})
-	client, err := midas.New(midas.Config{
-		AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), HTTPClient: fake.HTTPClient(),
-	})
+	client, err := midas.New(fake.ClientConfig(""))
 	if err != nil {
 		log.Fatal(err)
 	}

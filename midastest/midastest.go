@@ -4,9 +4,9 @@
 //
 // A test of a backend:
 //
-//	srv := midastest.NewServer(midastest.Config{AppID: "1450000000", AppKey: "key", Errorf: t.Errorf})
+//	srv := midastest.NewServer(midastest.Config{Errorf: t.Errorf})
 //	defer srv.Close()
-//	client, _ := midas.New(midas.Config{AppID: "1450000000", AppKey: "key", Gateway: srv.Gateway(), DeliveryPath: "/pay/notify"})
+//	client, _ := midas.New(srv.ClientConfig("/pay/notify"))
 //	srv.DeliverToHandler(client.DeliveryHandler(shop.deliver), "/pay/notify")
 //	… place an order through the backend …
 //	receipt, _ := srv.Pay(ctx, token)
@@ -50,9 +50,10 @@ type Config struct {
 	// are in the answer alone.
 	Errorf func(format string, args ...any)
 
-	// HTTPClient optionally specifies the client for the callbacks of DeliverTo, for a delivery
-	// URL with a certificate of your own. If nil, a plain one. Redirects are never followed.
-	HTTPClient *http.Client
+	// CallbackClient optionally specifies the client that sends callbacks to the URL given to
+	// DeliverTo, such as one that trusts your own certificate. If nil, a plain one is used.
+	// Redirects are never followed.
+	CallbackClient *http.Client
 
 	// OnOrder optionally specifies what is called for every request for an order, accepted or
 	// not, before it is answered; concurrently, if orders come concurrently.
@@ -121,6 +122,17 @@ func (s *Server) Gateway() midas.Gateway {
 	return g
 }
 
+// ClientConfig returns the configuration of a client for s, ready for [midas.New]: AppID,
+// AppKey, Gateway and, without a socket, HTTPClient. Change what you like before using it.
+// deliveryPath may be empty where only orders are placed.
+func (s *Server) ClientConfig(deliveryPath string) midas.Config {
+	cfg := midas.Config{AppID: s.AppID(), AppKey: s.AppKey(), Gateway: s.Gateway(), DeliveryPath: deliveryPath}
+	if s.http == nil {
+		cfg.HTTPClient = s.HTTPClient()
+	}
+	return cfg
+}
+
 // HTTPClient returns a client for midas.Config whose requests reach s without a socket.
 func (s *Server) HTTPClient() *http.Client {
 	return &http.Client{Transport: inProcess{s}}
@@ -134,8 +146,8 @@ func (s *Server) DeliverTo(deliveryURL string) {
 		panic(fmt.Sprintf("midastest: DeliverTo(%q): want an absolute URL with a path and without a query", deliveryURL))
 	}
 	client := http.Client{}
-	if s.cfg.HTTPClient != nil {
-		client = *s.cfg.HTTPClient
+	if s.cfg.CallbackClient != nil {
+		client = *s.cfg.CallbackClient
 	}
 	s.setTarget(&target{client: &client, url: deliveryURL, path: u.Path})
 }

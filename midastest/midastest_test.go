@@ -105,10 +105,8 @@ func orderRequest(login midas.Login) midas.OrderRequest {
 
 // newClient returns a client of a server, through its socket if it has one.
 func newClient(t *testing.T, srv *midastest.Server) *midas.Client {
-	cfg := midas.Config{AppID: srv.AppID(), AppKey: srv.AppKey(), Gateway: srv.Gateway(), DeliveryPath: deliveryPath, MaxRetries: -1}
-	if strings.HasSuffix(cfg.Gateway.BaseURL, ".invalid") { // no socket
-		cfg.HTTPClient = srv.HTTPClient()
-	}
+	cfg := srv.ClientConfig(deliveryPath)
+	cfg.MaxRetries = -1
 	c, err := midas.New(cfg)
 	require.NoError(t, err)
 	return c

@@ -45,8 +45,10 @@ func PayMethod(name string) PayOption { return func(p *payment) { p.method = nam
 // WrongKey signs the callback with another pay key: a forgery.
 func WrongKey(key string) PayOption { return func(p *payment) { p.key = key } }
 
-// WrongPath signs the callback for another path than that of the delivery URL.
-func WrongPath(path string) PayOption { return func(p *payment) { p.path = path } }
+// SignedPath signs the callback for this path instead of the delivery URL's: the path
+// registered at Tencent where a proxy rewrites it, or a wrong one. An empty path changes
+// nothing.
+func SignedPath(path string) PayOption { return func(p *payment) { p.path = path } }
 
 // Duplicates sends the callback n times at once, once if n is below 1. The others are in
 // Receipt.Duplicates.
@@ -111,7 +113,7 @@ func (s *Server) Pay(ctx context.Context, token string, opts ...PayOption) (*Rec
 }
 
 // Callback returns the raw query of the callback that [Server.Pay] would send, for a test
-// that hands it over itself.
+// that hands it over itself. With [SignedPath] it needs no delivery URL.
 func (s *Server) Callback(token string, opts ...PayOption) (rawQuery string, err error) {
 	query, _, err := s.callback(token, opts)
 	if err != nil {
@@ -137,8 +139,10 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 		return "", nil, midas.ErrTokenNotFound
 	case now.Sub(o.made) > midas.TokenLifetime && !p.late:
 		return "", nil, midas.ErrTokenExpired
-	case deliver == nil:
+	case p.path == "" && deliver == nil:
 		return "", nil, errNoTarget
+	case p.path == "":
+		p.path = deliver.path
 	}
 
 	items, _, refused := readPayItem(o.params.Get("payitem"))
@@ -180,9 +184,6 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 	}
 	for name, value := range p.signed {
 		params.Set(name, value)
-	}
-	if p.path == "" {
-		p.path = deliver.path
 	}
 	params.Set("sig", midas.SignCallback("GET", p.path, params, cmp.Or(p.key, s.cfg.AppKey)))
 	for name, value := range p.tampered {

@@ -117,7 +117,7 @@ func TestAForgeryIsSignedWrong(t *testing.T) {
 		hint      string
 	}{
 		{"with another key", midastest.WrongKey("a-guess"), "a-guess", deliveryPath, ""},
-		{"for another path", midastest.WrongPath("/pay/notify/"), "midastest-demo-key", "/pay/notify/",
+		{"for another path", midastest.SignedPath("/pay/notify/"), "midastest-demo-key", "/pay/notify/",
 			"; the callback is signed for the path /pay/notify/: does the backend verify for that path, with the same pay key?"},
 		{"and changed afterwards", midastest.Tampered("amt", "1"), "", "", ""},
 	} {
@@ -234,6 +234,10 @@ func TestPayingWhatCannotBePaidIsAnError(t *testing.T) {
 			_, err := srv.Pay(ctx, srv.AppOrder(orderRequest(midas.QQ)))
 			return err
 		}, func(t *testing.T, err error) { require.ErrorContains(t, err, "DeliverTo") }},
+		{"no delivery URL, with a path to sign", func(ctx context.Context, srv *midastest.Server) error {
+			_, err := srv.Pay(ctx, srv.AppOrder(orderRequest(midas.QQ)), midastest.SignedPath(deliveryPath))
+			return err
+		}, func(t *testing.T, err error) { require.ErrorContains(t, err, "DeliverTo") }},
 		{"no delivery URL for a recorded callback", func(ctx context.Context, srv *midastest.Server) error {
 			_, err := srv.Deliver(ctx, "a=b")
 			return err
@@ -263,4 +267,17 @@ func TestPayingWhatCannotBePaidIsAnError(t *testing.T) {
 			test.check(t, test.pay(t.Context(), midastest.New(midastest.Config{})))
 		})
 	}
+}
+
+func TestACallbackForASignedPathNeedsNoDeliveryURL(t *testing.T) {
+	t.Parallel()
+	srv := midastest.New(midastest.Config{})
+	token := srv.AppOrder(orderRequest(midas.QQ))
+	_, err := srv.Callback(token)
+	require.ErrorContains(t, err, "DeliverTo")
+	query, err := srv.Callback(token, midastest.SignedPath(deliveryPath))
+	require.NoError(t, err)
+	params, err := url.ParseQuery(query)
+	require.NoError(t, err)
+	require.Equal(t, signature("callback", "GET", deliveryPath, params, srv.AppKey()), params.Get("sig"))
 }

@@ -163,7 +163,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	backend := httptest.NewServer(mux)
 	defer backend.Close()
 
-	overSocket := midastest.New(midastest.Config{Errorf: t.Errorf, HTTPClient: backend.Client()})
+	overSocket := midastest.New(midastest.Config{Errorf: t.Errorf, CallbackClient: backend.Client()})
 	overSocket.DeliverTo(backend.URL + deliveryPath)
 	inProcess := midastest.New(midastest.Config{Errorf: t.Errorf})
 	inProcess.DeliverToHandler(mux, deliveryPath)
@@ -205,7 +205,7 @@ func TestADeliveryURLWithACertificateOfItsOwn(t *testing.T) {
 	t.Parallel()
 	backend := httptest.NewTLSServer(http.HandlerFunc(answerOK))
 	defer backend.Close()
-	srv := midastest.New(midastest.Config{Errorf: t.Errorf, HTTPClient: backend.Client()})
+	srv := midastest.New(midastest.Config{Errorf: t.Errorf, CallbackClient: backend.Client()})
 	srv.DeliverTo(backend.URL + deliveryPath)
 	receipt, err := srv.Pay(t.Context(), srv.AppOrder(orderRequest(midas.QQ)))
 	require.NoError(t, err)

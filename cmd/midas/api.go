@@ -189,7 +189,7 @@ func (s *sandbox) send(ctx context.Context, action string, order exchange, p pay
 	if p.Quantity != nil && strings.Contains(value(order.Params, "payitem"), ";") {
 		return outcome{}, errors.New("quantity: for orders of a single item")
 	}
-	options = append(append(options, asked...), midastest.WrongPath(s.path)) // mostly it is the right one
+	options = append(append(options, asked...), midastest.SignedPath(s.path)) // mostly it is the right one
 	receipt, err := s.midas.Pay(ctx, order.Token, options...)
 	if err != nil {
 		return outcome{}, err

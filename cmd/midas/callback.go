@@ -69,7 +69,7 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	}
 	srv := midastest.New(midastest.Config{AppID: *appID, AppKey: given[0]})
 	srv.DeliverTo(*endpoint)
-	options := []midastest.PayOption{midastest.Param("token", *token), midastest.BillNo(*billNo), midastest.WrongPath(*path)}
+	options := []midastest.PayOption{midastest.Param("token", *token), midastest.BillNo(*billNo), midastest.SignedPath(*path)}
 	if *amount > 0 {
 		options = append(options, midastest.Param("amt", strconv.Itoa(*amount)))
 	}

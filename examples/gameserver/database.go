@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
@@ -16,8 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/midas-go/midas/midassql"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	_ "modernc.org/sqlite"
 )
 
 // maxConns of one process leaves room for a few more under PostgreSQL's default of 100.
@@ -26,8 +24,7 @@ const maxConns = 20
 // A database is one of the three, opened as midassql wants it.
 type database struct {
 	*sql.DB
-	dialect   midassql.Dialect
-	transient func(error) bool // for midassql.Options; nil: its default
+	dialect midassql.Dialect
 
 	createItems, insertItem, selectItems string
 }
@@ -109,7 +106,6 @@ func (db *database) openMySQL(name string) error {
 		return fmt.Errorf("mysql: %w", err)
 	}
 	db.dialect = midassql.MySQL
-	db.transient = transientMySQL
 	db.DB = sql.OpenDB(connector)
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
@@ -119,15 +115,6 @@ func (db *database) openMySQL(name string) error {
 		openid VARBINARY(255) NOT NULL, billno VARBINARY(255) NOT NULL, item VARBINARY(255) NOT NULL, quantity BIGINT NOT NULL,
 		KEY item_journal_openid (openid)) ENGINE=InnoDB`
 	return nil
-}
-
-// transientMySQL reports whether a transaction may succeed when it is run again: after a
-// deadlock, or when a lock was not to be had in time.
-func transientMySQL(err error) bool {
-	const lockWaitTimeout, deadlock = 1205, 1213
-	var refused *mysql.MySQLError
-	return errors.Is(err, driver.ErrBadConn) ||
-		errors.As(err, &refused) && (refused.Number == deadlock || refused.Number == lockWaitTimeout)
 }
 
 func (db *database) openSQLite(file string) error {
@@ -144,21 +131,12 @@ func (db *database) openSQLite(file string) error {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	db.dialect = midassql.SQLite
-	db.transient = transientSQLite
 	db.SetMaxOpenConns(1) // there is one writer anyway, and waiting in Go is fair
 	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
 			id INTEGER PRIMARY KEY,
 			openid TEXT NOT NULL, billno TEXT NOT NULL, item TEXT NOT NULL, quantity INTEGER NOT NULL);
 		CREATE INDEX IF NOT EXISTS item_journal_openid ON item_journal (openid)`
 	return nil
-}
-
-// transientSQLite reports whether a transaction may succeed when it is run again: when
-// another process held the lock.
-func transientSQLite(err error) bool {
-	var refused *sqlite.Error
-	return errors.Is(err, driver.ErrBadConn) ||
-		errors.As(err, &refused) && refused.Code()&0xff == sqlite3.SQLITE_BUSY // its extended codes too
 }
 
 // migrateTime is for creating the tables, another server's turn at it included.

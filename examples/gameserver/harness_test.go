@@ -326,7 +326,7 @@ func remembered(t *testing.T, db *database) map[payment]int {
 	store, err := midassql.New(db.DB, db.dialect, midassql.Options{})
 	require.NoError(t, err)
 	n := make(map[payment]int)
-	for d, err := range store.Deliveries(t.Context(), time.Unix(0, 0), time.Now().Add(time.Hour)) {
+	for d, err := range store.Payments(t.Context(), midassql.Query{From: time.Unix(0, 0), To: time.Now().Add(time.Hour)}) {
 		require.NoError(t, err)
 		n[payment{d.OpenID, d.BillNo, d.Items[0].ID, d.Items[0].Quantity}]++
 	}

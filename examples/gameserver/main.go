@@ -225,7 +225,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	defer db.Close()
-	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Transient: db.transient})
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log})
 	if err != nil {
 		return err
 	}

@@ -9,8 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"database/sql"
-	"database/sql/driver"
 	"encoding/json"
 	"encoding/pem"
 	"flag"
@@ -28,7 +26,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
@@ -484,40 +481,6 @@ func TestDatabaseURLs(t *testing.T) {
 	defer db.Close()
 	require.NoError(t, db.Ping())
 	require.FileExists(t, file)
-}
-
-func TestWhatIsWorthAnotherTry(t *testing.T) {
-	t.Parallel()
-	for err, want := range map[error]bool{
-		&mysql.MySQLError{Number: 1205}:                          true, // lock wait timeout
-		&mysql.MySQLError{Number: 1213}:                          true, // deadlock
-		fmt.Errorf("grant: %w", &mysql.MySQLError{Number: 1213}): true,
-		driver.ErrBadConn:                                        true,
-		&mysql.MySQLError{Number: 1062}:                          false, // duplicate
-		mysql.ErrInvalidConn:                                     false, // sent, and who knows what became of it
-		context.DeadlineExceeded:                                 false,
-	} {
-		require.Equal(t, want, transientMySQL(err), "%v", err)
-	}
-
-	file := "file:" + filepath.Join(t.TempDir(), "game.db")
-	first, err := sql.Open("sqlite", file)
-	require.NoError(t, err)
-	defer first.Close()
-	second, err := sql.Open("sqlite", file)
-	require.NoError(t, err)
-	defer second.Close()
-	conn, err := first.Conn(t.Context())
-	require.NoError(t, err)
-	defer conn.Close()
-	_, err = conn.ExecContext(t.Context(), "BEGIN EXCLUSIVE")
-	require.NoError(t, err)
-	_, busy := second.Exec("CREATE TABLE x (y)")
-	_, wrong := first.Exec("CREATE NONSENSE")
-	for err, want := range map[error]bool{busy: true, fmt.Errorf("grant: %w", busy): true, driver.ErrBadConn: true, wrong: false, context.Canceled: false} {
-		require.Error(t, err)
-		require.Equal(t, want, transientSQLite(err), "%v", err)
-	}
 }
 
 // Who sends slowly, or too much, does not keep a connection.

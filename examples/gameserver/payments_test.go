@@ -103,7 +103,7 @@ func testPayments(t *testing.T, dialect midassql.Dialect, orders, callers int) {
 		case 0:
 			forge(4, midastest.WrongKey("guessed"))
 		case 1:
-			forge(4, midastest.WrongPath("/mpay/buy_goods_m"))
+			forge(4, midastest.SignedPath("/mpay/buy_goods_m"))
 		case 2:
 			forge(4, midastest.Tampered("payitem", "gem300*300*99"))
 		case 3:

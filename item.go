@@ -1,0 +1,113 @@
+package midas
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// An Item is something a player buys: its id in the game's catalogue, the price
+// of one, and how many. ID is printable ASCII without "*", ";", "|" and spaces. In
+// an order, Price is at least one fen and Quantity at least one.
+type Item struct {
+	ID       string
+	Price    Amount
+	Quantity int
+}
+
+// FormatItems returns items in the notation of the parameter payitem:
+// id*price*num, joined by ";", the price in Q-points (protocol.md 3, parameters).
+// It does not check them; [Client.CreateOrder] does.
+func FormatItems(items []Item) string {
+	var b strings.Builder
+	for i, item := range items {
+		if i > 0 {
+			b.WriteByte(';')
+		}
+		b.WriteString(item.ID)
+		b.WriteByte('*')
+		b.WriteString(item.Price.QPoints())
+		b.WriteByte('*')
+		b.WriteString(strconv.Itoa(item.Quantity))
+	}
+	return b.String()
+}
+
+// ParseItems reads the notation that [FormatItems] writes, with the trailing zeros
+// in prices that callbacks show. The error is a [*ParamError] for payitem.
+func ParseItems(payitem string) ([]Item, error) {
+	items, reason := parseItems(payitem)
+	if reason != "" {
+		return nil, &ParamError{Param: "payitem", Field: "payitem", Reason: reason}
+	}
+	return items, nil
+}
+
+// parseItems is ParseItems with the bare reason: a callback's error is another one
+// than an order's (see ReplyTo).
+func parseItems(payitem string) (items []Item, reason string) {
+	items = make([]Item, 0, strings.Count(payitem, ";")+1)
+	for part := range strings.SplitSeq(payitem, ";") {
+		id, rest, _ := strings.Cut(part, "*")
+		price, num, complete := strings.Cut(rest, "*")
+		amount, isAmount := parseDecimal(price, 1)
+		quantity, err := strconv.ParseUint(num, 10, 31)
+		switch {
+		case id == "" || !complete:
+			reason = "want id*price*num"
+		case !isAmount:
+			reason = "the price is not a number of Q-points with at most one decimal, or too large"
+		case err != nil || quantity == 0:
+			reason = "the quantity is not a number from 1 to 2147483647"
+		default:
+			items = append(items, Item{id, amount, int(quantity)})
+			continue
+		}
+		return nil, fmt.Sprintf("item %d: %s", len(items)+1, reason)
+	}
+	return items, ""
+}
+
+// payItems are items as go-querystring writes them.
+type payItems []Item
+
+// EncodeValues implements query.Encoder.
+func (items payItems) EncodeValues(name string, values *url.Values) error {
+	values.Set(name, FormatItems(items))
+	return nil
+}
+
+// validateItems calls refuse for each limit that items do not meet
+// (protocol.md 3, parameters).
+func validateItems(items []Item, refuse func(field, param, format string, args ...any)) {
+	if len(items) == 0 {
+		refuse("Items", "payitem", "empty: an order needs an item")
+		return
+	}
+	left := Amount(maxTotal)
+	for i, item := range items {
+		field := fmt.Sprintf("Items[%d]", i)
+		if item.ID == "" || strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("*;|", c) }) {
+			refuse(field+".ID", "payitem", "empty, or not plain ASCII without * ; | and spaces")
+		}
+		if item.Price < Fen {
+			refuse(field+".Price", "payitem", "below one fen")
+		}
+		if item.Quantity < 1 {
+			refuse(field+".Quantity", "payitem", "below 1")
+		}
+		if item.Price < Fen || item.Quantity < 1 || left < 0 {
+			continue
+		}
+		if item.Price > left/Amount(item.Quantity) { // a product could overflow
+			refuse("Items", "payitem", "the total is over %s yuan", Amount(maxTotal).Yuan())
+			left = -1
+			continue
+		}
+		left -= item.Price * Amount(item.Quantity)
+	}
+	if n := len(FormatItems(items)); n > maxPayItem {
+		refuse("Items", "payitem", "%d bytes as id*price*num, at most %d are allowed", n, maxPayItem)
+	}
+}
