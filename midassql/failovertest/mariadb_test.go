@@ -1,7 +1,6 @@
 package failovertest
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
 )
@@ -177,7 +175,7 @@ const practicallyForever = time.Hour
 func TestMariaDB(t *testing.T) {
 	m := startMariaDB(t, practicallyForever)
 	writers := m.writers(t)
-	r := during(t, writers, writers[0].db, func() {
+	r := during(t, writers, func() {
 		for range *failovers {
 			m.failover(t)
 			pause(t.Context(), time.Second)
@@ -190,7 +188,7 @@ func TestMariaDB(t *testing.T) {
 func TestMariaDBLosesWithSemiSyncTimeout(t *testing.T) {
 	m := startMariaDB(t, time.Second)
 	writers := m.writers(t)
-	r := during(t, writers, writers[0].db, func() { m.failover(t) })
+	r := during(t, writers, func() { m.failover(t) })
 	require.NotZero(t, r.lost, "nothing was lost: the proof would not see a loss")
 }
 
@@ -200,35 +198,25 @@ func TestMariaDBSnapshotIsolation(t *testing.T) {
 	nodes := newMariaDBNodes(t)
 	n := nodes.newNode(t)
 	execute(t, startMariaDBNode(t, n), "CREATE DATABASE game")
-	w := newWriter(t, openMySQL(t, mysqlDSN(n.address, "game", "")), midassql.MySQL, false)
-	createTables(t, w, midassql.MySQL)
+	writers := []*writer{newWriter(t, openMySQL(t, mysqlDSN(n.address, "game", "")), midassql.MySQL, false)}
+	createTables(t, writers[0], midassql.MySQL)
 	const at, rounds = 5, 20
-	refused, answered := 0, make(map[int]error)
+	answered := make(map[int]error)
 	for round := range rounds {
-		var calls sync.WaitGroup
 		errs := make([]error, at)
+		var calls sync.WaitGroup
 		for i := range at {
 			id := (round*at + i) * players // of one player
-			token := fmt.Sprint("token", id)
-			require.NoError(t, w.store.SaveOrder(t.Context(), order(id), &midas.Order{Token: token}))
-			calls.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), callTime)
-				defer cancel()
-				errs[i] = w.deliver(ctx, payment(id, token))
-			})
+			token, err := saveUntilDone(t.Context(), writers, id)
+			require.NoError(t, err)
+			calls.Go(func() { errs[i] = callUntilDone(t.Context(), writers, payment(id, token)) })
 		}
 		calls.Wait()
 		for i, err := range errs {
 			answered[(round*at+i)*players] = err
-			if err != nil {
-				refused++
-				if refused == 1 {
-					t.Log(err)
-				}
-			}
 		}
 	}
-	t.Logf("%d at once, %d times: %d callbacks of %d not answered OK", at, rounds, refused, at*rounds)
-	require.Zero(t, refused)
-	require.Equal(t, result{}, compare(t, w.db, answered))
+	r := compare(t, writers, answered)
+	requireExactlyOnce(t, r)
+	require.Zero(t, r.notOK)
 }

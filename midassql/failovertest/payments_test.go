@@ -33,27 +33,26 @@ var (
 )
 
 const (
-	players     = 40                      // few, so that payments of one player meet
-	callers     = 12                      // payments under way at once
-	callTime    = 1500 * time.Millisecond // what a callback may take (protocol.md 1)
-	betweenCall = 50 * time.Millisecond
+	players      = 40                      // few, so that payments of one player meet
+	callers      = 12                      // payments under way at once
+	callTime     = 1500 * time.Millisecond // what a callback may take (protocol.md 1)
+	betweenCalls = 50 * time.Millisecond
 )
-
-// A deliverFunc is a midas.DeliverFunc on one of several databases nodes.
-type deliverFunc = midas.DeliverFunc
 
 // A writer is a game server: it has a pool of connections of its own.
 type writer struct {
 	db      *sql.DB
 	store   *midassql.Store
-	deliver deliverFunc
+	deliver midas.DeliverFunc
+
+	calls, notOK atomic.Int64
 }
 
 // newWriter returns a writer that delivers by Store.Once. The grant inserts a row and changes
 // another one; reads says that it reads the balance before, instead of letting the UPDATE add.
 func newWriter(t *testing.T, db *sql.DB, dialect midassql.Dialect, reads bool) *writer {
 	t.Helper()
-	store, err := midassql.New(db, dialect, options(dialect))
+	store, err := midassql.New(db, dialect, midassql.Options{})
 	require.NoError(t, err)
 	w := &writer{db: db, store: store}
 	w.deliver = store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
@@ -76,7 +75,7 @@ var tables = map[midassql.Dialect][]string{
 	},
 }
 
-// dialects writes the arguments of a statement for PostgreSQL if need be.
+// placeholders writes the arguments of a statement for PostgreSQL if need be.
 func placeholders(dialect midassql.Dialect, statement string) string {
 	if dialect == midassql.MySQL {
 		return statement
@@ -148,7 +147,7 @@ type load struct {
 	stopped chan struct{}
 	running sync.WaitGroup
 
-	payments, calls, notOK atomic.Int64
+	payments atomic.Int64
 
 	mu       sync.Mutex
 	answered map[int]error // by payment: nil is OK
@@ -176,30 +175,17 @@ func startLoad(t *testing.T, writers []*writer) *load {
 
 // pay is one payment: an order, and one to three callbacks at once.
 func (l *load) pay(ctx context.Context, i int) {
-	var token string
-	err := l.untilDone(ctx, func(ctx context.Context, w *writer) error {
-		token = fmt.Sprintf("token%06d_%d", i, rand.Uint32()) // an order that was not saved is placed anew
-		return w.store.SaveOrder(ctx, order(i), &midas.Order{Token: token})
-	})
+	token, err := saveUntilDone(ctx, l.writers, i)
 	if err != nil {
 		l.answer(i, err)
 		return
 	}
 	var calls sync.WaitGroup
 	for range 1 + i%3 {
-		calls.Go(func() {
-			l.answer(i, l.untilDone(ctx, func(ctx context.Context, w *writer) error {
-				err := w.deliver(ctx, payment(i, token))
-				l.calls.Add(1)
-				if err != nil {
-					l.notOK.Add(1)
-				}
-				return err
-			}))
-		})
+		calls.Go(func() { l.answer(i, callUntilDone(ctx, l.writers, payment(i, token))) })
 	}
 	calls.Wait()
-	pause(ctx, betweenCall)
+	pause(ctx, betweenCalls)
 }
 
 // answer notes the answer to a callback. A refusal counts as that of the payment.
@@ -211,16 +197,38 @@ func (l *load) answer(i int, err error) {
 	}
 }
 
-// untilDone calls a writer, another one each time, until it succeeds, refuses or ctx ends.
-func (l *load) untilDone(ctx context.Context, call func(context.Context, *writer) error) error {
+// saveUntilDone saves an order, on any of the writers. One that was not saved is not handed out:
+// the next one has another token.
+func saveUntilDone(ctx context.Context, writers []*writer, i int) (token string, err error) {
+	err = untilDone(ctx, writers, func(ctx context.Context, w *writer) error {
+		token = fmt.Sprintf("token%06d_%d", i, rand.Uint32())
+		return w.store.SaveOrder(ctx, order(i), &midas.Order{Token: token})
+	})
+	return token, err
+}
+
+// callUntilDone calls d back as Midas does, on any of the writers.
+func callUntilDone(ctx context.Context, writers []*writer, d *midas.Delivery) error {
+	return untilDone(ctx, writers, func(ctx context.Context, w *writer) error {
+		err := w.deliver(ctx, d)
+		w.calls.Add(1)
+		if err != nil {
+			w.notOK.Add(1)
+		}
+		return err
+	})
+}
+
+// untilDone calls writers until one succeeds or refuses, or ctx ends.
+func untilDone(ctx context.Context, writers []*writer, call func(context.Context, *writer) error) error {
 	for {
 		callCtx, cancel := context.WithTimeout(ctx, callTime)
-		err := call(callCtx, l.writers[rand.IntN(len(l.writers))])
+		err := call(callCtx, writers[rand.IntN(len(writers))])
 		cancel()
 		if err == nil || errors.Is(err, midas.ErrTokenNotFound) || ctx.Err() != nil {
 			return err
 		}
-		pause(ctx, betweenCall)
+		pause(ctx, betweenCalls)
 	}
 }
 
@@ -248,24 +256,27 @@ func (r result) String() string {
 		r.payments, r.calls, r.notOK, r.lost, r.twice, r.refused, r.unanswered, r.balances)
 }
 
-// stop lets the payments that are under way end, and compares what was answered with what db
-// says was granted.
-func (l *load) stop(t *testing.T, db *sql.DB) result {
+// stop lets the payments that are under way end, and compares what was answered with what was
+// granted.
+func (l *load) stop(t *testing.T) result {
 	t.Helper()
 	close(l.stopped)
 	timer := time.AfterFunc(time.Minute, l.cancel)
 	l.running.Wait()
 	timer.Stop()
 	l.cancel()
-	r := compare(t, db, l.answered)
-	r.payments, r.calls, r.notOK = int(l.payments.Load()), int(l.calls.Load()), int(l.notOK.Load())
-	t.Log(r)
-	return r
+	return compare(t, l.writers, l.answered)
 }
 
-// compare compares answers with what was granted.
-func compare(t *testing.T, db *sql.DB, answered map[int]error) (r result) {
+// compare compares answers with what was granted, and logs the result.
+func compare(t *testing.T, writers []*writer, answered map[int]error) result {
 	t.Helper()
+	db := writers[0].db
+	r := result{payments: len(answered)}
+	for _, w := range writers {
+		r.calls += int(w.calls.Load())
+		r.notOK += int(w.notOK.Load())
+	}
 	granted := counts(t, db, `SELECT billno, COUNT(*) FROM items GROUP BY billno`)
 	for i, err := range answered {
 		n := granted[billNo(i)]
@@ -286,6 +297,7 @@ func compare(t *testing.T, db *sql.DB, answered map[int]error) (r result) {
 			r.balances++
 		}
 	}
+	t.Log(r)
 	return r
 }
 
@@ -313,13 +325,13 @@ func requireExactlyOnce(t *testing.T, r result) {
 }
 
 // during runs the load while happen changes the database under it.
-func during(t *testing.T, writers []*writer, db *sql.DB, happen func()) result {
+func during(t *testing.T, writers []*writer, happen func()) result {
 	t.Helper()
 	l := startLoad(t, writers)
 	pause(t.Context(), time.Second)
 	happen()
 	pause(t.Context(), time.Second)
-	return l.stop(t, db)
+	return l.stop(t)
 }
 
 func TestMain(m *testing.M) {
