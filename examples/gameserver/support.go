@@ -100,14 +100,14 @@ func payments(flags *flag.FlagSet) action {
 			return errors.New("say whom or what to look for: -openid, -billno, -token, -metadata, or -from and -to")
 		}
 
-		table := newTable(out, "STORED", "BILLNO", "OPENID", "ZONE", "ITEMS", "YUAN", "STATE", "REPEATS", "TOKEN", "METADATA", "BY", "NOTE")
+		table := newTable(out, "STORED", "BILLNO", "OPENID", "ZONE", "ITEMS", "YUAN", "STATE", "REPEATS", "TOKEN", "METADATA", "BY", "NOTE", "LAST ERROR")
 		n := 0
 		for p, err := range s.store.Payments(ctx, q) {
 			if err != nil {
 				return err
 			}
 			table.row(clock(p.Stored), p.BillNo, p.OpenID, p.ZoneID, midas.FormatItems(p.Items), p.Charged.Yuan(), string(p.State),
-				strconv.Itoa(p.Repeats), p.Token, p.Metadata, p.SettledBy, p.Note)
+				strconv.Itoa(p.Repeats), p.Token, p.Metadata, p.SettledBy, p.Note, p.LastError)
 			n++
 		}
 		table.flush()
