@@ -88,8 +88,7 @@ func ExampleGateway() {
 
 // The sandbox on your own machine, "midas sandbox", is a YSDK gateway at another address.
 func ExampleGateway_sandboxOnThisMachine() {
-	gateway := midas.Sandbox()
-	gateway.BaseURL = "http://127.0.0.1:9100" // where "midas sandbox" listens
+	gateway := midas.Sandbox().At("http://127.0.0.1:9100") // where "midas sandbox" listens
 	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "my-test-key", Gateway: gateway, DeliveryPath: "/pay/notify"})
 	if err != nil {
 		log.Fatal(err)

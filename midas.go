@@ -314,7 +314,7 @@ func (g Gateway) wrong() string {
 		return `BaseURL is not of the form "https://host"`
 	case u.User != nil || strings.ContainsAny(g.BaseURL, "?#"):
 		return "BaseURL holds a user, a query or a fragment"
-	case g.SignPrefix == "" && slices.Contains([]string{"ysdk.qq.com", "ysdktest.qq.com"}, u.Hostname()):
+	case g.SignPrefix == "" && slices.Contains([]string{"ysdk.qq.com", "ysdktest.qq.com"}, strings.ToLower(u.Hostname())):
 		return "has no SignPrefix, so its orders would be signed for the older gateway: start from Production() or Sandbox() and change a field"
 	case strings.HasSuffix(u.Path, buyGoods), strings.HasSuffix(u.Path, "/mpay"):
 		return `BaseURL goes too far: leave "/mpay/buy_goods_m" out`
