@@ -107,10 +107,7 @@ var gems = midas.OrderRequest{
 // calls back to a handler that runs deliver.
 func openMidas(t *testing.T, cfg midastest.Config, deliver midas.DeliverFunc) (*midastest.Server, *midas.Client) {
 	fake := midastest.New(cfg)
-	client, err := midas.New(midas.Config{
-		AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), HTTPClient: fake.HTTPClient(),
-		DeliveryPath: "/pay/notify",
-	})
+	client, err := midas.New(fake.ClientConfig("/pay/notify"))
 	require.NoError(t, err)
 	fake.DeliverToHandler(client.DeliveryHandler(deliver), "/pay/notify")
 	return fake, client

@@ -1,6 +1,7 @@
 package minigame
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -10,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -163,7 +163,13 @@ func worthRepeating(err error) bool {
 // send sends one request and reads the answer into out: an *Error if WeChat refused, a
 // *ResponseError if it cannot be used, a *fault if there was none.
 func (c *Client) send(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.config().BaseURL+path+"?"+params.Encode(), strings.NewReader(string(body)))
+	var reader io.Reader = bytes.NewReader(body)
+	if body == nil {
+		// net/http sends a GET without a body again by itself when a kept connection breaks,
+		// and a login code works once. An empty reader is a body that it cannot send again.
+		reader = io.MultiReader()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.config().BaseURL+path+"?"+params.Encode(), reader)
 	if err != nil {
 		return &fault{path + ": the request cannot be made", nil}
 	}
