@@ -64,7 +64,7 @@ type Receipt struct {
 
 // Push posts any message, in the Server's mode, once. message is JSON or XML.
 func (s *Server) Push(ctx context.Context, message string) (*Receipt, error) {
-	return s.push(ctx, &push{raw: message})
+	return s.push(ctx, &push{event: "a message", raw: message})
 }
 
 // push posts a message, and queues it if it is not accepted.
