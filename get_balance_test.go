@@ -16,15 +16,15 @@ func TestTheDocumentedBalanceRequestHasItsSignature(t *testing.T) {
 	data, err := os.ReadFile("testdata/get-balance.json")
 	require.NoError(t, err)
 	var known struct {
-		vector
+		Vector
 		URLPath string `json:"url_path"`
 		Wire    string
 		Cookie  string
 	}
 	require.NoError(t, json.Unmarshal(data, &known))
 	require.Equal(t, "w0swu02BmhUPQyrAiS+pwuRgCcI=", known.Sig)
-	require.Equal(t, known.BaseString, BaseString(known.Method, known.Path, known.values()))
-	require.Equal(t, known.Sig, Sign(known.Method, known.Path, known.values(), known.AppKey))
+	require.Equal(t, known.BaseString, BaseString(known.Method, known.Path, known.Values()))
+	require.Equal(t, known.Sig, Sign(known.Method, known.Path, known.Values(), known.AppKey))
 
 	// The same read back from the query that goes over the wire: sig is among it, and not signed.
 	sent, err := url.ParseQuery(known.Wire)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/midas-go/midas"
 )
@@ -42,8 +43,9 @@ import (
 // every error of tx (on MySQL a deadlock has rolled everything back, and what follows
 // would be committed on its own), must not commit or roll back itself, and gives up when
 // ctx ends. It should be quick: ctx ends 1.5 s after the callback came. Where a grant breaks
-// these rules on MySQL or SQLite, the payment's row is missed before the commit: that is an
-// error, and a line in Options.Logger with what may have been granted.
+// these rules on MySQL or SQLite, that is noticed: it is an error, a line in Options.Logger, and the
+// payment is [Broken]. Callbacks for it are answered ret 1 until somebody has looked at what the
+// player has.
 //
 // On MySQL every table that grant writes must be InnoDB too, and there must be no CREATE,
 // ALTER, TRUNCATE or LOCK TABLES in it: each commits what was done until then, and what
@@ -69,6 +71,7 @@ const (
 	stateDone = iota
 	stateWaiting
 	stateCancelled
+	stateBroken
 )
 
 // An entry is how a payment comes into the ledger.
@@ -86,34 +89,43 @@ func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func
 	if err != nil {
 		return false, err
 	}
+	p := []any{d.OpenID, d.BillNo, d.Token, d.ZoneID, payitem, int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix(),
+		rand.Int64(), e.state, clip(d.AppID), clip(d.Metadata), clip(d.PayMethod), clip(d.Platform), d.ProvideType, clip(e.settledBy), clip(e.note)}
+	const mark, state, note = 8, 9, 16 // in p
+	ran := false
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// The insert is the first statement. It waits for a concurrent one of the same key,
 		// and SQLite would refuse a write after a read that another write has outdated. The
 		// unique key decides, never a read before the write (protocol.md 1).
-		mark := rand.Int64()
-		inserted, err := changed(ctx, tx, s.sql.insertPayment, d.OpenID, d.BillNo, d.Token, d.ZoneID, payitem, int64(d.Charged),
-			d.Time.Unix(), s.opts.Now().Unix(), mark, e.state, clip(d.AppID), clip(d.Metadata), clip(d.PayMethod), clip(d.Platform),
-			d.ProvideType, clip(e.settledBy), clip(e.note))
-		if err == nil && !inserted {
-			return errStoredBefore // and roll back
-		}
+		inserted, err := changed(ctx, tx, s.sql.insertPayment, p...)
 		if err != nil {
 			return err
+		}
+		if !inserted {
+			return errStoredBefore // and roll back
 		}
 		if err := s.compare(ctx, tx, d, e); err != nil {
 			return err
 		}
+		ran = true
 		if err := then(ctx, tx, d); err != nil {
 			return err
 		}
-		return s.checkMark(ctx, tx, d, mark)
+		return s.checkMark(ctx, tx, d, p[mark])
 	})
-	switch {
-	case errors.Is(err, errStoredBefore):
+	if err != nil && ran && s.grammar.losesTx && !errors.Is(err, errOutcomeUnknown) {
+		// The rollback may have come too late, or too early.
+		if s.tookOver(ctx, d, p[mark]) {
+			err = fmt.Errorf("%w: %w", errNotOneTransaction, err)
+		}
+		if errors.Is(err, errNotOneTransaction) {
+			p[state], p[note] = stateBroken, clip(err.Error())
+			s.broken(ctx, d, p, err)
+			return false, err
+		}
+	}
+	if errors.Is(err, errStoredBefore) {
 		return false, s.repeated(ctx, d, e)
-	case errors.Is(err, errNotOneTransaction):
-		s.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: a grant lost its transaction: see what the player has, and settle the rest by hand",
-			slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.String("items", payitem), slog.Any("error", err))
 	}
 	return err == nil, err
 }
@@ -160,9 +172,8 @@ func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error 
 	})
 }
 
-// checkMark returns an error unless the transaction that inserted d with mark is still the one
-// that tx is about to commit.
-func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, mark int64) error {
+// checkMark returns an error unless the row that was inserted with mark is still what tx sees.
+func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, mark any) error {
 	if !s.grammar.losesTx {
 		return nil
 	}
@@ -172,10 +183,42 @@ func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, ma
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, sql.ErrNoRows), err == nil && found != mark, errors.Is(err, sql.ErrTxDone):
+	case errors.Is(err, sql.ErrNoRows), errors.Is(err, sql.ErrTxDone), err == nil && found != mark:
 		return errNotOneTransaction
 	}
 	return err
+}
+
+// brokenTime is for the look at what a grant that failed has left.
+const brokenTime = time.Second
+
+// tookOver reports whether the row of a transaction that failed is there all the same: the grant
+// committed it, by DDL or by hand.
+func (s *Store) tookOver(ctx context.Context, d *midas.Delivery, mark any) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
+	defer cancel()
+	var found int64
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, s.sql.paymentMark, d.OpenID, d.BillNo).Scan(&found)
+	})
+	return err == nil && found == mark
+}
+
+// broken stores that nobody knows what the player got, so that no callback grants again, or is
+// answered OK, before somebody has looked. It leaves a row alone that another callback has
+// granted meanwhile.
+func (s *Store) broken(ctx context.Context, d *midas.Delivery, p []any, cause error) {
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
+	defer cancel()
+	err := s.inTx(finish, func(tx *sql.Tx) error {
+		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[8])
+		if err == nil && !there {
+			_, err = tx.ExecContext(finish, s.sql.insertPayment, p...)
+		}
+		return err
+	})
+	s.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, broken payments)",
+		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[4]), slog.Any("error", errors.Join(cause, err)))
 }
 
 // compare returns an error unless d is a payment for the stored order.

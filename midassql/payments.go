@@ -20,6 +20,7 @@ const (
 	Waiting   State = "waiting"   // in an Inbox
 	Stuck     State = "stuck"     // waiting, and failed for 72 h
 	Cancelled State = "cancelled" // taken back by Inbox.Cancel
+	Broken    State = "broken"    // the grant ended its transaction: see [Store.Once]
 )
 
 // A Query says which payments or orders are looked for: those for which everything that is set
@@ -136,6 +137,8 @@ func (s *Store) Payments(ctx context.Context, q Query) iter.Seq2[Payment, error]
 			w.and("state = 1 AND stuck = 1")
 		case Cancelled:
 			w.and("state = 2")
+		case Broken:
+			w.and("state = 3")
 		default:
 			return nil, errors.New("Query: unknown State " + strconv.Quote(string(q.State)))
 		}
@@ -189,6 +192,8 @@ func scanPayment(rows *sql.Rows) (p Payment, err error) {
 		}
 	case stateCancelled:
 		p.State = Cancelled
+	case stateBroken:
+		p.State = Broken
 	}
 	return p, err
 }

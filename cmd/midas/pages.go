@@ -66,6 +66,18 @@ func (v view) Charged() midas.Amount {
 // Say returns a sentence in the page's language.
 func (v view) Say(sentence string) string { return translate(v.Lang, sentence) }
 
+// Explanations says how the signature received was made: what is likeliest, then what makes the
+// same.
+func (v view) Explanations() []finding {
+	switch {
+	case v.Mistakes == nil:
+		return nil
+	case v.Lang == "zh":
+		return v.chinese
+	}
+	return append([]finding{v.Mistakes}, v.Alternatives...)
+}
+
 // Clock returns the time of day.
 func (v view) Clock() string { return v.Time.Format(time.TimeOnly) }
 
@@ -184,7 +196,7 @@ func writePage(w http.ResponseWriter, status int, name string, data any) {
 	w.WriteHeader(status)
 	// Straight to the caller, who may be slow: a page takes many times what is kept. An error
 	// means that it hung up.
-	templates.ExecuteTemplate(w, name, data)
+	_ = templates.ExecuteTemplate(w, name, data)
 }
 
 // servePageFile serves the script, the style and the icon.

@@ -37,8 +37,10 @@ type exchange struct {
 	Notes       []string `json:"notes,omitempty"`  // of an order: what was tolerated
 	OK          bool     `json:"ok"`               // accepted; of a forgery: refused, with a ret above 0
 
-	BaseString string    `json:"base_string,omitempty"` // what is signed
-	Mistakes   []mistake `json:"mistakes,omitempty"`    // that make the signature received
+	BaseString   string    `json:"base_string,omitempty"`  // what is signed
+	Mistakes     []mistake `json:"mistakes,omitempty"`     // that make the signature received
+	Alternatives []finding `json:"alternatives,omitempty"` // others that make the same
+	chinese      []finding // Mistakes and Alternatives
 }
 
 // size returns about how many bytes it takes to keep e, and the order that midastest keeps
@@ -53,6 +55,11 @@ func (e exchange) size() int {
 	}
 	for _, c := range e.Cookies {
 		n += len(c.Name) + len(c.Value) + 64
+	}
+	for _, mistakes := range append(append([]finding{e.Mistakes}, e.Alternatives...), e.chinese...) {
+		for _, m := range mistakes {
+			n += len(m.Name) + len(m.What) + len(m.Cure) + len(m.If) + 128
+		}
 	}
 	return n
 }

@@ -78,9 +78,21 @@ func runReplay(ctx context.Context, args []string, t *terminal) int {
 		defer file.Close()
 		in = file
 	}
-	recorded, skipped, err := readCallbacks(in, from)
-	if err != nil {
-		return t.failed(name, err)
+	var recorded []recordedCallback
+	var skipped int
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		recorded, skipped, err = readCallbacks(in, from)
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if err != nil {
+			return t.failed(name, err)
+		}
+	case <-ctx.Done(): // a terminal, or a pipe, may never end
+		return t.failed(name, errors.New("stopped before anything was sent"))
 	}
 	say := words[language(*lang, t.env)]
 	fmt.Fprintf(t.out, say["replayRead"], len(recorded), skipped)

@@ -172,6 +172,17 @@ func TestReplaySaysWhatIsWrongWithItsUsageAndItsFile(t *testing.T) {
 	}
 }
 
+func TestReplayStopsWhileItWaitsForItsInput(t *testing.T) {
+	t.Parallel()
+	never, _ := io.Pipe()
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	var said strings.Builder
+	code := run(ctx, []string{"replay", "-url", "http://127.0.0.1:1/pay", "-"}, &terminal{never, &said, &said, func(string) string { return "" }})
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, said.String(), "stopped before anything was sent")
+}
+
 func TestTimesToReplayFrom(t *testing.T) {
 	t.Parallel()
 	china := time.FixedZone("", 8*3600)

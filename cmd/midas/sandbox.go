@@ -293,8 +293,9 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	if a.BaseString != "" { // the signature is the problem
 		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
 		if len(a.RawQuery) <= maxSearched {
-			if found := newSearch("en", m, right, nil, false).find(right); found != nil {
-				e.Mistakes = found[0]
+			if found := explanations("en", m, right); found != nil {
+				e.Mistakes, e.Alternatives = found[0], found[1:]
+				e.chinese = explanations("zh", m, right)
 			}
 		}
 		if !s.secrets {
@@ -307,6 +308,17 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	}
 	e.setReply([]byte(e.Reply))
 	s.add(e)
+}
+
+// explanations says how the signature received was made, in a language.
+func explanations(lang string, m *message, right recipe) []finding {
+	found := newSearch(lang, m, right, nil, false).find(right)
+	for _, mistakes := range found {
+		for i, wrong := range mistakes { // without what its functions hold on to
+			mistakes[i] = mistake{Name: wrong.Name, What: wrong.What, Cure: wrong.Cure, If: wrong.If}
+		}
+	}
+	return found
 }
 
 // called keeps a callback of an order.

@@ -190,11 +190,12 @@ func TestWhateverTrafficComesLittleIsKept(t *testing.T) {
 		name   string
 		params map[string]string
 		sig    string // "": the right one
+		orders int    // more than are kept
 	}{
-		{"accepted", huge, ""},
-		{"accepted, of many small parameters", tiny, ""},
-		{"refused, with a base string", huge, "wrong"},
-		{"refused, of markup", markup, "wrong"},
+		{"accepted", huge, "", 800},
+		{"accepted, of many small parameters", tiny, "", 300},
+		{"refused, with a base string", huge, "wrong", 650},
+		{"refused, of markup", markup, "wrong", 900},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSandbox(settings{appID: rawAppID, appKey: rawAppKey})
@@ -205,13 +206,14 @@ func TestWhateverTrafficComesLittleIsKept(t *testing.T) {
 			}
 			target := rawOrderURL("http://localhost", c.params, sig)
 			before := heap()
-			for range 900 { // more than are kept
+			for range c.orders {
 				r := httptest.NewRequest(http.MethodGet, target, nil)
 				r.Header.Set("Cookie", rawCookies["Cookie"])
 				handler.ServeHTTP(httptest.NewRecorder(), r)
 			}
 			kept := len(s.all())
 			require.Greater(t, kept, 100, "enough to work with")
+			require.Less(t, kept, c.orders)
 			require.Equal(t, c.sig == "", s.all()[kept-1].Accepted, s.all()[kept-1].Reason)
 			used := heap() - before
 			t.Logf("%d exchanges in %d KiB", kept, used>>10)
@@ -305,7 +307,8 @@ func TestTheSandboxTakesWhatShippedServersSend(t *testing.T) {
 					refused++
 				}
 			}
-			require.Equal(t, map[bool][2]int{false: {10, 0}, true: {0, 10}}[strict], [2]int{noted, refused})
+			want := map[bool][2]int{false: {10, 0}, true: {0, 10}}[strict]
+			require.Equal(t, want, [2]int{noted, refused})
 			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN"})
 			require.Equal(t, noted, strings.Count(dashboard, "已受理，但请注意： Cookie org_loc=&#34;%2Fmpay%2Fbuy_goods_m&#34;：已上线的服务器也有这样传的"))
 			require.Equal(t, noted, strings.Count(strings.Join(stop(), "\n"), `cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too`))
@@ -341,6 +344,12 @@ func TestTheSandboxSpeaksChinese(t *testing.T) {
 			require.JSONEq(t, `{"error":"没有这个 token"}`, text)
 			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN,zh"})
 			require.Contains(t, dashboard, "被拒绝，原因： "+verdict)
+
+			call(t, "GET", rawOrderURL(base, rawOrder(), rawSign(rawAppKey, "/mpay/buy_goods_m", rawOrder(), func(v string) string { return v })), "", rawCookies)
+			_, dashboard = call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN,zh"})
+			require.Regexp(t, `收到的签名是这样算错的：</p><p><b>msdk-path</b>：签名用了.*。改法：YSDK 的签名路径是.*。</p>`, dashboard)
+			_, dashboard = call(t, "GET", base+"/", "", nil)
+			require.Regexp(t, `made with this mistake:</p><p><b>msdk-path</b>: it is signed .*\. To change: .*\. </p>`, dashboard)
 			require.Contains(t, stop()[2], "  callback  pay: 被拒绝，原因："+verdict)
 		})
 	}

@@ -36,6 +36,7 @@ type database struct {
 	*sql.DB
 	dialect midassql.Dialect
 	prefix  string
+	dsn     string
 	open    func() *sql.DB // another pool of connections to the same
 }
 
@@ -78,6 +79,10 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		config.User, config.DBName = u.User.Username(), strings.TrimPrefix(u.Path, "/")
 		config.Passwd, _ = u.User.Password()
 		config.Params = map[string]string{"innodb_lock_wait_timeout": "1"}
+		for _, option := range options {
+			name, value, _ := strings.Cut(option, "=")
+			config.Params[name] = value
+		}
 		driverName, dsn = "mysql", config.FormatDSN()
 	case midassql.SQLite:
 		if options == nil {
@@ -87,6 +92,7 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		driverName = "sqlite"
 		dsn = "file:" + filepath.Join(t.TempDir(), "game.db") + "?" + strings.Join(options, "&")
 	}
+	db.dsn = dsn
 	db.open = func() *sql.DB {
 		pool, err := sql.Open(driverName, dsn)
 		require.NoError(t, err)
@@ -132,7 +138,7 @@ func (db *database) store(t testing.TB, opts midassql.Options) *midassql.Store {
 }
 
 // tables are those of a Store, and one of items.
-var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "items"}
+var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "refunds", "items"}
 
 // sql writes "?" and table names as db has them.
 func (db *database) sql(statement string) string {

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     granted_at   BIGINT NOT NULL, -- when the row was inserted
     repeats      BIGINT NOT NULL DEFAULT 0, -- callbacks answered OK after the first
     mark         BIGINT NOT NULL DEFAULT 0, -- of the transaction that inserted the row
-    state        INT NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled
+    state        INT NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled, 3: broken
     generation   BIGINT NOT NULL DEFAULT 0, -- of Inbox.Retry
     done_ms      BIGINT DEFAULT NULL, -- when Inbox.Done came; NULL for what Once granted
     app_id       VARBINARY(255) NOT NULL DEFAULT '', -- offer id
@@ -78,6 +78,17 @@ CREATE TABLE IF NOT EXISTS midas_zones (
     name    VARBINARY(255) NOT NULL,
     seen_ms BIGINT NOT NULL,
     PRIMARY KEY (name)
+) ENGINE=InnoDB;
+
+-- Refunds of mini-game payments, each noted once.
+CREATE TABLE IF NOT EXISTS midas_refunds (
+    refund_id VARBINARY(255) NOT NULL,
+    openid    VARBINARY(255) NOT NULL,
+    billno    VARBINARY(255) NOT NULL,
+    amount    BIGINT NOT NULL,
+    noted_at  BIGINT NOT NULL,
+    repeats   BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (refund_id)
 ) ENGINE=InnoDB;
 
 -- Single values: "schema", the version of these tables; "purged", up to which saved_at orders

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     granted_at   bigint NOT NULL, -- when the row was inserted
     repeats      bigint NOT NULL DEFAULT 0, -- callbacks answered OK after the first
     mark         bigint NOT NULL DEFAULT 0, -- of the transaction that inserted the row
-    state        integer NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled
+    state        integer NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled, 3: broken
     generation   bigint NOT NULL DEFAULT 0, -- of Inbox.Retry
     done_ms      bigint DEFAULT NULL, -- when Inbox.Done came; NULL for what Once granted
     app_id       text NOT NULL DEFAULT '', -- offer id
@@ -75,6 +75,17 @@ CREATE TABLE IF NOT EXISTS midas_zones (
     name    text COLLATE "C" NOT NULL,
     seen_ms bigint NOT NULL,
     PRIMARY KEY (name)
+);
+
+-- Refunds of mini-game payments, each noted once.
+CREATE TABLE IF NOT EXISTS midas_refunds (
+    refund_id text COLLATE "C" NOT NULL,
+    openid    text COLLATE "C" NOT NULL,
+    billno    text COLLATE "C" NOT NULL,
+    amount    bigint NOT NULL,
+    noted_at  bigint NOT NULL,
+    repeats   bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (refund_id)
 );
 
 -- Single values: "schema", the version of these tables; "purged", up to which saved_at orders

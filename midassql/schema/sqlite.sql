@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     granted_at   INTEGER NOT NULL, -- when the row was inserted
     repeats      INTEGER NOT NULL DEFAULT 0, -- callbacks answered OK after the first
     mark         INTEGER NOT NULL DEFAULT 0, -- of the transaction that inserted the row
-    state        INTEGER NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled
+    state        INTEGER NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled, 3: broken
     generation   INTEGER NOT NULL DEFAULT 0, -- of Inbox.Retry
     done_ms      INTEGER DEFAULT NULL, -- when Inbox.Done came; NULL for what Once granted
     app_id       TEXT NOT NULL DEFAULT '', -- offer id
@@ -75,6 +75,17 @@ CREATE TABLE IF NOT EXISTS midas_zones (
     name    TEXT NOT NULL,
     seen_ms INTEGER NOT NULL,
     PRIMARY KEY (name)
+) WITHOUT ROWID;
+
+-- Refunds of mini-game payments, each noted once.
+CREATE TABLE IF NOT EXISTS midas_refunds (
+    refund_id TEXT NOT NULL,
+    openid    TEXT NOT NULL,
+    billno    TEXT NOT NULL,
+    amount    INTEGER NOT NULL,
+    noted_at  INTEGER NOT NULL,
+    repeats   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (refund_id)
 ) WITHOUT ROWID;
 
 -- Single values: "schema", the version of these tables; "purged", up to which saved_at orders
