@@ -61,10 +61,10 @@ func parseMiniMessage(text, body string) (*miniMessage, error) {
 			return m, nil
 		}
 		m.kind, m.body = "push", text
-		if m.parsePush() != nil || m.payload == "" {
-			return nil, nil // such as a line of a log in JSON
+		if readable := m.parsePush() == nil; readable && m.payload != "" {
+			return m, nil
 		}
-		return m, nil
+		return nil, nil // such as a line of a log in JSON
 	}
 	before, query, isURL := strings.Cut(text, "?")
 	u, _ := url.Parse(before)
