@@ -67,7 +67,7 @@ func runExplain(args []string, t *terminal) int {
 	asJSON := flags.Bool("json", false, "print JSON")
 	secrets := flags.Bool("secrets", false, "show openkey, pfkey and pay_token")
 	lang := langFlag(flags)
-	if code, ok := t.parse(flags, args, sayIn(language("", t.env))(explainAbout, explainAboutChinese)); !ok {
+	if code, ok := t.parse(flags, args, explainAbout); !ok {
 		return code
 	}
 	if flags.NArg() != 1 {
