@@ -601,7 +601,7 @@ func (n names) and(others names) names {
 // listed returns names that are separated by blanks.
 func listed(text string) names {
 	n := names{}
-	for _, name := range strings.Fields(text) {
+	for name := range strings.FieldsSeq(text) {
 		n[name] = true
 	}
 	return n
