@@ -22,15 +22,11 @@
 //
 // A runnable example with its output is in midassql/dbtest/example_test.go.
 //
-// # Items that live elsewhere
+// # Players who live elsewhere
 //
-// Where the items are not in this database (another server's, a game process's memory)
-// the grant writes a job into it, and a worker carries the job out until that succeeded;
-// the job's key makes the worker's calls repeatable:
-//
-//	_, err := tx.ExecContext(ctx, `INSERT INTO grant_jobs (openid, billno, items) VALUES ($1, $2, $3)`,
-//		d.OpenID, d.BillNo, items)
-//	return err
+// Where the player's items are not in this database (in the memory of a zone server, in Redis,
+// in MongoDB), [Store.Inbox] stores the payment, answers OK, and hands it to the game until
+// the game says that it is saved.
 //
 // # The order comes first
 //
@@ -58,8 +54,12 @@
 //     readers do not wait. With one open connection (SetMaxOpenConns(1)) callers queue in
 //     Go, which is fairer than SQLite's polling.
 //
-// [Store.Migrate] creates the two tables. Teams that run migrations of their own take the
-// files in the folder schema, which are what Migrate runs.
+// Through PgBouncer in transaction mode pgx must not keep prepared statements: put
+// default_query_exec_mode=exec into the connection string. On Galera and Percona XtraDB Cluster
+// set wsrep_sync_wait=1 and interpolateParams=true, or write to one node only.
+//
+// [Store.Migrate] creates the tables. Teams that run migrations of their own take the files in
+// the folder schema, which are what Migrate runs. docs/ledger.md describes the tables.
 //
 // A [Store] is safe for use by multiple goroutines, and by any number of processes on one
 // database.
@@ -68,77 +68,66 @@ package midassql
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"math/rand/v2"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/midas-go/midas"
 )
 
-// A Dialect is the SQL that a database speaks. The zero value is refused.
-type Dialect string
-
-// The dialects, named like their files in the folder schema.
-const (
-	PostgreSQL Dialect = "postgresql"
-	MySQL      Dialect = "mysql" // MariaDB too
-	SQLite     Dialect = "sqlite"
-)
-
-//go:embed schema
-var schema embed.FS
-
 // Options changes how a [Store] works. The zero value is right for most games.
 type Options struct {
 	// TablePrefix is the beginning of the names of tables and indexes: lower-case letters,
-	// digits and "_", at most 32. Empty means "midas_": midas_orders, midas_deliveries.
+	// digits and "_", at most 32. Empty means "midas_": midas_orders, midas_deliveries …
 	TablePrefix string
 
 	// AcceptAppOrders delivers payments whose token is not stored: orders that the app
 	// itself placed (APP下单, protocol.md 1). There is nothing to compare those with, so
 	// the grant must check item id and price against the game's catalogue. An order that is
 	// stored is compared all the same. If false, an unknown token is refused with
-	// [midas.ErrTokenNotFound].
+	// [midas.ErrTokenNotFound], or, once [Store.Purge] has deleted orders, with an error that
+	// is answered ret 1.
 	AcceptAppOrders bool
 
-	// Transient optionally reports whether the transaction that failed with err may succeed
-	// when it is run again; it is asked about the grant's errors too. If nil, these are
-	// errors whose method SQLState returns 40001 (serialisation) or 40P01 (deadlock), which
-	// pgx's do, and driver.ErrBadConn. Drivers for MySQL and SQLite have error numbers
-	// instead: examples/gameserver shows the function for each.
-	Transient func(err error) bool
+	// Classify optionally says what an error of a transaction means, the grant's errors
+	// included: whether it is run again, and, of a commit that failed, whether it may have
+	// happened all the same. It calls [Dialect.Classify] for what it does not know itself. If
+	// nil, it is that function.
+	Classify func(err error) Class
 
-	// Now optionally specifies the clock that orders and deliveries are stored by. If nil,
-	// time.Now.
+	// Logger optionally gets what somebody must look at and no caller is told: a grant that
+	// lost its transaction, a payment that became stuck, a Work that cannot reach the
+	// database. If nil, it is silent.
+	Logger *slog.Logger
+
+	// Now optionally specifies the clock that orders and payments are stored by. If nil,
+	// time.Now. Waits and leases of an [Inbox] go by the database's clock.
 	Now func() time.Time
 }
 
-// A Store remembers orders and deliveries in the game's database. Make one with [New]. It
+// A Store remembers orders and payments in the game's database. Make one with [New]. It
 // does not close the database. The zero value is not usable.
 type Store struct {
 	db      *sql.DB
 	dialect Dialect
+	grammar grammar
 	opts    Options // every default filled in
 	sql     statements
-}
 
-// statements are the package's SQL, in the dialect and with the table prefix of a Store.
-type statements struct {
-	saveOrder, order, unpaidOrders, oldestUnpaid   string
-	insertDelivery, repeatDelivery, listDeliveries string
+	mu      sync.Mutex
+	wakeups map[chan struct{}]bool // of every Work on this Store
 }
 
 var plainPrefix = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
-
-const defaultPrefix = "midas_"
 
 // New returns a Store on db, which speaks dialect. It does not use db yet. The error names
 // the argument or option that is missing or wrong.
@@ -146,7 +135,8 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("midassql: New: db is nil")
 	}
-	if dialect != PostgreSQL && dialect != MySQL && dialect != SQLite {
+	grammar, known := grammars[dialect]
+	if !known {
 		return nil, fmt.Errorf("midassql: New: unknown dialect %q: want midassql.PostgreSQL, MySQL (MariaDB too) or SQLite", string(dialect))
 	}
 	if opts.TablePrefix == "" {
@@ -155,115 +145,18 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 	if !plainPrefix.MatchString(opts.TablePrefix) {
 		return nil, fmt.Errorf(`midassql: Options.TablePrefix %q: want at most 32 of a-z, 0-9 and "_", no digit first`, opts.TablePrefix)
 	}
-	if opts.Transient == nil {
-		opts.Transient = transient
+	if opts.Classify == nil {
+		opts.Classify = dialect.Classify
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	s := &Store{db: db, dialect: dialect, opts: opts}
-
-	// The unique key decides, never a read before the write (protocol.md 1). MySQL's IGNORE
-	// hides more than duplicates: see grantedBefore.
-	insert, onConflict := "INSERT", " ON CONFLICT (openid, billno) DO NOTHING"
-	if dialect == MySQL {
-		insert, onConflict = "INSERT IGNORE", ""
-	}
-	s.sql = statements{
-		saveOrder: s.write(`INSERT INTO midas_orders (token, openid, zone, items, metadata, max_quantity, saved_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`),
-		order: s.write(`SELECT openid, items, max_quantity FROM midas_orders WHERE token = ?`),
-		unpaidOrders: s.write(`SELECT token, openid, zone, items, metadata, max_quantity, saved_at FROM midas_orders
-			WHERE saved_at <= ? AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)
-			ORDER BY saved_at, token`),
-		oldestUnpaid: s.write(`SELECT token, saved_at FROM midas_orders
-			WHERE saved_at >= ? AND saved_at <= ? AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)
-			ORDER BY saved_at LIMIT ?`),
-		insertDelivery: s.write(insert + ` INTO midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)` + onConflict),
-		repeatDelivery: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1 WHERE openid = ? AND billno = ?`),
-		listDeliveries: s.write(`SELECT openid, billno, token, zone, items, charged, called_at, granted_at FROM midas_deliveries
-			WHERE granted_at >= ? AND granted_at < ? ORDER BY granted_at, openid, billno`),
-	}
+	s := &Store{db: db, dialect: dialect, grammar: grammar, opts: opts, wakeups: make(map[chan struct{}]bool)}
+	s.sql = s.statements()
 	return s, nil
-}
-
-// write returns a statement as the Store's database reads it.
-func (s *Store) write(statement string) string {
-	statement = strings.ReplaceAll(statement, defaultPrefix, s.opts.TablePrefix)
-	if s.dialect != PostgreSQL {
-		return statement
-	}
-	var numbered strings.Builder
-	for i, part := range strings.Split(statement, "?") {
-		if i > 0 {
-			numbered.WriteString("$" + strconv.Itoa(i))
-		}
-		numbered.WriteString(part)
-	}
-	return numbered.String()
-}
-
-// migrationLock keeps two processes on PostgreSQL from creating the same table at once,
-// which IF NOT EXISTS does not.
-const migrationLock = `SELECT pg_advisory_xact_lock(7793147120258115)`
-
-// On PostgreSQL a name that is there is left out: CREATE INDEX IF NOT EXISTS waits for the
-// writers of the table before it looks, and new writers wait behind it.
-const thereAlready = `SELECT to_regclass(quote_ident(current_schema()) || '.' || $1) IS NOT NULL`
-
-var createdName = regexp.MustCompile(`IF NOT EXISTS (\S+)`)
-
-// Migrate creates the tables and indexes that are missing; it changes none that exist, and
-// where nothing is missing it holds up nobody. Any number of processes may call it at
-// once, at every start. It needs the right to create tables. For teams that run their own
-// migrations the same SQL is in the folder schema.
-func (s *Store) Migrate(ctx context.Context) error {
-	file, err := schema.ReadFile("schema/" + string(s.dialect) + ".sql")
-	if err != nil {
-		return fmt.Errorf("midassql: Migrate: %w", err)
-	}
-	err = s.retry(ctx, func() error { return s.migrate(ctx, string(file)) })
-	if err != nil {
-		return fmt.Errorf("midassql: Migrate: %w", err)
-	}
-	return nil
-}
-
-func (s *Store) migrate(ctx context.Context, file string) error {
-	create := func(statement string) error { // elsewhere each statement is by itself
-		_, err := s.db.ExecContext(ctx, statement)
-		return err
-	}
-	commit := func() error { return nil }
-	if s.dialect == PostgreSQL {
-		tx, err := s.db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback() // does nothing after a commit
-		if _, err := tx.ExecContext(ctx, migrationLock); err != nil {
-			return err
-		}
-		create = func(statement string) error {
-			var there bool
-			err := tx.QueryRowContext(ctx, thereAlready, createdName.FindStringSubmatch(statement)[1]).Scan(&there)
-			if err == nil && !there {
-				_, err = tx.ExecContext(ctx, statement)
-			}
-			return err
-		}
-		commit = tx.Commit
-	}
-	for statement := range strings.SplitSeq(file, ";\n") { // not every driver takes several at once
-		if strings.TrimSpace(statement) == "" {
-			continue
-		}
-		if err := create(s.write(statement)); err != nil {
-			return err
-		}
-	}
-	return commit()
 }
 
 // Waits between the tries of a transaction; each has up to half of it taken off at random,
@@ -273,12 +166,20 @@ const (
 	maxWait   = 200 * time.Millisecond
 )
 
-// retry calls try until it succeeds or fails for good, or ctx ends. Nothing is tried again
-// after a commit with an unknown outcome.
-func (s *Store) retry(ctx context.Context, try func() error) error {
+// inTx runs do in a transaction, as often as it takes until it succeeds or fails for good, or
+// ctx ends. Single statements are run in one too: where autocommit is off they would not
+// be committed. Nothing is tried again after a commit with an unknown outcome.
+func (s *Store) inTx(ctx context.Context, do func(tx *sql.Tx) error) error {
+	return s.inTxAt(ctx, sql.LevelDefault, do)
+}
+
+func (s *Store) inTxAt(ctx context.Context, level sql.IsolationLevel, do func(tx *sql.Tx) error) error {
+	if ctx == nil {
+		return errNilContext // database/sql would panic, and never give the connection back
+	}
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		err := try()
-		if err == nil || errors.Is(err, errOutcomeUnknown) || !s.opts.Transient(err) {
+		class, err := s.try(ctx, level, do)
+		if class != Again {
 			return err
 		}
 		timer := time.NewTimer(wait - rand.N(wait/2))
@@ -291,67 +192,141 @@ func (s *Store) retry(ctx context.Context, try func() error) error {
 	}
 }
 
-// transient is the default of Options.Transient.
-func transient(err error) bool {
-	return errors.Is(err, driver.ErrBadConn) || rolledBack(err)
+// try is one try.
+func (s *Store) try(ctx context.Context, level sql.IsolationLevel, do func(tx *sql.Tx) error) (Class, error) {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+	if err != nil {
+		return s.classify(err, false), err
+	}
+	defer tx.Rollback() // does nothing after a commit
+	if err := do(tx); err != nil {
+		return s.classify(err, false), err
+	}
+	err = tx.Commit()
+	if err == nil {
+		return RolledBack, nil // no further try
+	}
+	class := s.classify(err, true)
+	if class == Unknown {
+		err = fmt.Errorf("%w: %w", errOutcomeUnknown, err)
+	}
+	return class, err
 }
 
-// rolledBack reports whether err is a database's word that it rolled the transaction back
-// because of another one.
-func rolledBack(err error) bool {
-	var coded interface{ SQLState() string }
-	return errors.As(err, &coded) && (coded.SQLState() == "40001" || coded.SQLState() == "40P01")
+// changed runs a statement of tx and reports whether it changed a row.
+func changed(ctx context.Context, tx *sql.Tx, statement string, args ...any) (bool, error) {
+	result, err := tx.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }
 
 // maxText is the size of text columns on MySQL, whose INSERT IGNORE cuts what is longer
 // without a word; the other databases keep the same limit.
 const maxText = 255
 
-// checkText returns a *midas.ParamError unless the value of a parameter can be stored
-// byte for byte in each database.
-func checkText(param, value string) error {
-	reason := ""
+// checkText says why a value cannot be stored byte for byte in each database; "" if it can.
+func checkText(value string) (reason string) {
 	switch {
 	case len(value) > maxText:
-		reason = fmt.Sprintf("%d bytes, at most %d are stored", len(value), maxText)
+		return fmt.Sprintf("%d bytes, at most %d are stored", len(value), maxText)
 	case !utf8.ValidString(value) || strings.Contains(value, "\x00"):
-		reason = "is not UTF-8 text without NUL"
-	default:
-		return nil
+		return "is not UTF-8 text without NUL"
 	}
-	return &midas.ParamError{Param: param, Reason: reason}
+	return ""
 }
 
 // checkKey is checkText for what must not be empty.
-func checkKey(param, value string) error {
+func checkKey(value string) (reason string) {
 	if value == "" {
-		return &midas.ParamError{Param: param, Reason: "missing"}
+		return "missing"
 	}
-	return checkText(param, value)
+	return checkText(value)
 }
 
-// all iterates over the rows of a query. It yields an error once, as the last thing.
-func all[T any](ctx context.Context, s *Store, scan func(*sql.Rows) (T, error), query string, args ...any) iter.Seq2[T, error] {
+// clip makes text that only describes a payment fit its column: a paid item is not refused
+// for it.
+func clip(text string) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "")
+}
+
+// pageSize is how many rows a look-up reads at once. Between two pages it holds neither
+// connection nor lock.
+const pageSize = 500
+
+// pages yields the rows of one page after the other; page reads the one after last. An error
+// comes as the last pair.
+func pages[T any](ctx context.Context, s *Store, what string, page func(tx *sql.Tx, last *T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		var none T
-		rows, err := s.db.QueryContext(ctx, query, args...)
-		if err != nil {
-			yield(none, fmt.Errorf("midassql: %w", err))
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			row, err := scan(rows)
+		var last *T
+		for {
+			var rows []T
+			err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+				rows, err = page(tx, last)
+				return err
+			})
 			if err != nil {
-				yield(none, fmt.Errorf("midassql: %w", err))
+				var none T
+				yield(none, fmt.Errorf("midassql: %s: %w", what, err))
 				return
 			}
-			if !yield(row, nil) {
+			for _, row := range rows {
+				if !yield(row, nil) {
+					return
+				}
+			}
+			if len(rows) < pageSize {
 				return
 			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(none, fmt.Errorf("midassql: %w", err))
+			last = &rows[len(rows)-1]
 		}
 	}
+}
+
+// query returns the rows of a SELECT.
+func query[T any](ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) (T, error), statement string, args ...any) ([]T, error) {
+	rows, err := tx.QueryContext(ctx, statement, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		row, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, row)
+	}
+	return all, rows.Err()
+}
+
+// parseItems reads a column items: payitem, or the JSON that release 0.1 wrote, which no
+// payitem is.
+func parseItems(column string) ([]midas.Item, error) {
+	var items []midas.Item
+	if json.Unmarshal([]byte(column), &items) == nil || column == "" { // empty: archived
+		return items, nil
+	}
+	return midas.ParseItems(column)
+}
+
+// formatItems is the inverse of parseItems, and says what is wrong with items that would not be
+// read back the same.
+func formatItems(items []midas.Item) (payitem, reason string) {
+	payitem = midas.FormatItems(items)
+	parsed, err := midas.ParseItems(payitem)
+	switch {
+	case len(items) == 0:
+		return "", "empty"
+	case err != nil || !slices.Equal(parsed, items):
+		return "", "an item's id, price or quantity cannot be written as id*price*num"
+	}
+	return payitem, ""
 }

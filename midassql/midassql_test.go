@@ -78,9 +78,11 @@ func TestStatementsAreInTheDialectWithThePrefix(t *testing.T) {
 
 func TestEveryDialectHasItsSchemaFile(t *testing.T) {
 	t.Parallel()
-	files, err := fs.Glob(schema, "schema/*.sql")
-	require.NoError(t, err)
-	require.ElementsMatch(t, []string{"schema/postgresql.sql", "schema/mysql.sql", "schema/sqlite.sql"}, files)
+	for _, folder := range []string{"schema/", "schema/from-0.1/"} {
+		files, err := fs.Glob(schema, folder+"*.sql")
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{folder + "postgresql.sql", folder + "mysql.sql", folder + "sqlite.sql"}, files)
+	}
 }
 
 func TestCompareItems(t *testing.T) {
@@ -134,20 +136,49 @@ type coded string
 func (c coded) Error() string    { return "SQLSTATE " + string(c) }
 func (c coded) SQLState() string { return string(c) }
 
-func TestTransientByDefault(t *testing.T) {
+// numbered is a driver's error with a number, as go-sql-driver/mysql has them.
+type numbered struct{ Number uint16 }
+
+func (n *numbered) Error() string { return fmt.Sprint("number ", n.Number) }
+
+// The errors of the real drivers are tested in dbtest.
+func TestClassifyByDefault(t *testing.T) {
 	t.Parallel()
-	for err, want := range map[error]bool{
-		coded("40001"):                          true, // serialisation failure
-		coded("40P01"):                          true, // deadlock
-		driver.ErrBadConn:                       true,
-		fmt.Errorf("grant: %w", coded("40001")): true,
-		coded("40003"):                          false, // statement completion unknown
-		coded("23505"):                          false, // unique violation
-		coded("57P01"):                          false, // server shuts down
-		context.DeadlineExceeded:                false,
-		midas.ErrTokenNotFound:                  false,
+	for _, test := range []struct {
+		dialect Dialect
+		err     error
+		want    Class
+	}{
+		{PostgreSQL, coded("40001"), Again},
+		{PostgreSQL, coded("40P01"), Again},
+		{PostgreSQL, coded("55P03"), Again},
+		{PostgreSQL, driver.ErrBadConn, Again},
+		{PostgreSQL, fmt.Errorf("grant: %w", coded("40001")), Again},
+		{PostgreSQL, errors.Join(errors.New("two"), coded("40001")), Again},
+		{PostgreSQL, coded("23505"), RolledBack},
+		{PostgreSQL, coded("25006"), RolledBack}, // read-only
+		{PostgreSQL, coded("40003"), Unknown},    // statement completion unknown
+		{PostgreSQL, coded("57P01"), Unknown},    // the server shuts down
+		{PostgreSQL, coded(""), Unknown},
+		{PostgreSQL, &numbered{1213}, Unknown},
+		{PostgreSQL, context.DeadlineExceeded, Unknown},
+		{PostgreSQL, midas.ErrTokenNotFound, Unknown},
+		{MySQL, &numbered{1213}, Again},
+		{MySQL, &numbered{1205}, Again},
+		{MySQL, &numbered{1020}, Again},
+		{MySQL, &numbered{9007}, Again},
+		{MySQL, fmt.Errorf("grant: %w", &numbered{1213}), Again},
+		{MySQL, &numbered{1062}, RolledBack},
+		{MySQL, &numbered{2013}, Unknown},
+		{MySQL, (*numbered)(nil), Unknown},
+		{MySQL, coded("40001"), Unknown},
+		{MySQL, driver.ErrBadConn, Again},
+		{SQLite, driver.ErrBadConn, Again},
+		{SQLite, errors.New("SQLITE_BUSY"), Unknown},
 	} {
-		require.Equal(t, want, transient(err), "%v", err)
+		t.Run(fmt.Sprintf("%s %T %v", test.dialect, test.err, test.want), func(t *testing.T) {
+			require.Equal(t, test.want, test.dialect.Classify(test.err))
+		})
 	}
 }
 
@@ -159,8 +190,7 @@ func TestWhatCannotBeStoredIsNamed(t *testing.T) {
 	delivery := func(change func(*midas.Delivery)) error {
 		d := &midas.Delivery{OpenID: "o", BillNo: "-b", Token: "t", ZoneID: "1", Items: []midas.Item{{ID: "i", Price: 1, Quantity: 1}}}
 		change(d)
-		_, err := store.insertDelivery(t.Context(), nil, d) // a nil tx: it must not come that far
-		return err
+		return store.Once(func(context.Context, *sql.Tx, *midas.Delivery) error { return nil })(t.Context(), d) // there is no database: it must not come that far
 	}
 	order := func(change func(*midas.OrderRequest, *midas.Order)) error {
 		req := midas.OrderRequest{OpenID: "o", Items: []midas.Item{{ID: "i", Price: 1, Quantity: 1}}}
@@ -179,6 +209,10 @@ func TestWhatCannotBeStoredIsNamed(t *testing.T) {
 		{"a long zone", "zoneid", delivery(func(d *midas.Delivery) { d.ZoneID = long })},
 		{"no openid", "openid", delivery(func(d *midas.Delivery) { d.OpenID = "" })},
 		{"no billno", "billno", delivery(func(d *midas.Delivery) { d.BillNo = "" })},
+		{"no token", "token", delivery(func(d *midas.Delivery) { d.Token = "" })},
+		{"no items", "payitem", delivery(func(d *midas.Delivery) { d.Items = nil })},
+		{"an item that is two", "payitem", delivery(func(d *midas.Delivery) { d.Items[0].ID = "i*1*1;j" })},
+		{"none of an item", "payitem", delivery(func(d *midas.Delivery) { d.Items[0].Quantity = 0 })},
 		{"a NUL", "billno", delivery(func(d *midas.Delivery) { d.BillNo = "-b\x00" })},
 		{"no UTF-8", "openid", delivery(func(d *midas.Delivery) { d.OpenID = "\xff" })},
 		{"an order with a long openid", "openid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.OpenID = long })},
@@ -218,12 +252,12 @@ func TestNoDatabaseIsAnError(t *testing.T) {
 		t.Error("granted without a database")
 		return nil
 	})
-	require.ErrorContains(t, deliver(t.Context(), &midas.Delivery{OpenID: "o", BillNo: "b", Token: "t"}), "no database")
+	require.ErrorContains(t, deliver(t.Context(), &midas.Delivery{OpenID: "o", BillNo: "b", Token: "t", Items: []midas.Item{{ID: "i", Price: 1, Quantity: 1}}}), "no database")
 	require.ErrorContains(t, store.Migrate(t.Context()), "no database")
-	for _, err := range store.Deliveries(t.Context(), time.Time{}, time.Now()) {
+	for _, err := range store.Payments(t.Context(), Query{OpenID: "o"}) {
 		require.ErrorContains(t, err, "no database")
 	}
-	for _, err := range store.UnpaidOrders(t.Context(), 0) {
+	for _, err := range store.UnpaidOrders(t.Context(), time.Unix(0, 0), time.Now()) {
 		require.ErrorContains(t, err, "no database")
 	}
 	_, err := store.Purge(t.Context(), minPurgeAge)

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
+	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -16,14 +16,16 @@ import (
 
 // Once returns the DeliverFunc that runs grant in a transaction, exactly once for each
 // (OpenID, BillNo), however often, wherever and however concurrently it is called. A
-// payment that was granted before is nil again. Two payments for one token are both
+// payment that was granted before is nil again, and so is one that an [Inbox] has stored. Two payments for one token are both
 // granted: they are two (protocol.md 1).
 //
 // The transaction's steps are: the delivery is inserted under its unique key; the stored
 // order is looked up by token and compared; grant runs; commit. An error anywhere rolls all
 // of it back:
 //
-//   - [midas.ErrTokenNotFound] if there is no such order (but see Options.AcceptAppOrders);
+//   - [midas.ErrTokenNotFound] if there is no such order (but see Options.AcceptAppOrders). Once
+//     [Store.Purge] has deleted orders it is another error, for ret 1: the order may have been
+//     one of them;
 //   - a [*midas.ParamError] naming openid or payitem if openid, item ids, prices or
 //     quantities are not the order's. A different quantity is right only up to the order's
 //     MaxQuantity; a lower charge is a discount and always right (protocol.md 5). Zone and
@@ -31,7 +33,7 @@ import (
 //   - grant's own error, wrapped;
 //   - any other error if the database failed or ctx ended.
 //
-// Errors that Options.Transient reports are answered by another try as long as ctx lasts. A
+// Errors that Options.Classify calls Again are answered by another try as long as ctx lasts. A
 // commit that failed is not tried again unless the database said that it rolled back:
 // nobody knows its outcome. That is an error, so ret 1 is answered, and the next
 // callback finds the row or grants. nil is returned only after a commit known to have
@@ -40,7 +42,10 @@ import (
 // grant works through tx alone, since it may run again after a rollback. It must return
 // every error of tx (on MySQL a deadlock has rolled everything back, and what follows
 // would be committed on its own), must not commit or roll back itself, and gives up when
-// ctx ends. It should be quick: ctx ends 1.5 s after the callback came.
+// ctx ends. It should be quick: ctx ends 1.5 s after the callback came. Where a grant breaks
+// these rules on MySQL or SQLite, that is noticed: it is an error, a line in Options.Logger, and the
+// payment is [Broken]. Callbacks for it are answered ret 1 until somebody has looked at what the
+// player has.
 //
 // On MySQL every table that grant writes must be InnoDB too, and there must be no CREATE,
 // ALTER, TRUNCATE or LOCK TABLES in it: each commits what was done until then, and what
@@ -53,7 +58,7 @@ func (s *Store) Once(grant func(ctx context.Context, tx *sql.Tx, d *midas.Delive
 		panic("midassql: Once without a grant")
 	}
 	return func(ctx context.Context, d *midas.Delivery) error {
-		err := s.retry(ctx, func() error { return s.deliver(ctx, grant, d) })
+		_, err := s.store(ctx, d, entry{state: stateDone}, grant)
 		if err != nil {
 			return fmt.Errorf("midassql: %w", err)
 		}
@@ -61,106 +66,202 @@ func (s *Store) Once(grant func(ctx context.Context, tx *sql.Tx, d *midas.Delive
 	}
 }
 
-// errOutcomeUnknown is a commit that failed in a way that may have come after it.
-var errOutcomeUnknown = errors.New("outcome of the commit unknown")
+// States of a payment, as the column has them.
+const (
+	stateDone = iota
+	stateWaiting
+	stateCancelled
+	stateBroken
+)
 
-// deliver is one try.
-func (s *Store) deliver(ctx context.Context, grant func(context.Context, *sql.Tx, *midas.Delivery) error, d *midas.Delivery) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // does nothing after a commit
-
-	// The insert is the first statement. It waits for a concurrent one of the same key,
-	// and SQLite would refuse a write after a read that another write has outdated.
-	inserted, err := s.insertDelivery(ctx, tx, d)
-	if err != nil {
-		return err
-	}
-	if !inserted {
-		tx.Rollback()
-		return s.grantedBefore(ctx, d)
-	}
-	if err := s.compare(ctx, tx, d); err != nil {
-		return err
-	}
-	if err := grant(ctx, tx, d); err != nil {
-		return err
-	}
-	err = tx.Commit()
-	if err != nil && !rolledBack(err) {
-		return fmt.Errorf("%w: %w", errOutcomeUnknown, err)
-	}
-	return err
+// An entry is how a payment comes into the ledger.
+type entry struct {
+	state           int
+	settledBy, note string // by hand; else empty
 }
 
-// insertDelivery inserts d, and reports whether that was the first time.
-func (s *Store) insertDelivery(ctx context.Context, tx *sql.Tx, d *midas.Delivery) (inserted bool, err error) {
-	if err := errors.Join(checkKey("openid", d.OpenID), checkKey("billno", d.BillNo),
-		checkKey("token", d.Token), checkText("zoneid", d.ZoneID)); err != nil {
-		return false, err
-	}
-	items, err := json.Marshal(d.Items)
+func (e entry) byHand() bool { return e.settledBy != "" }
+
+// store is the transaction that makes a payment one: it inserts d, compares it with the order
+// and runs then. stored is false if d was there before, which is no error.
+func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func(context.Context, *sql.Tx, *midas.Delivery) error) (stored bool, err error) {
+	payitem, err := checkDelivery(d, e)
 	if err != nil {
 		return false, err
 	}
-	result, err := tx.ExecContext(ctx, s.sql.insertDelivery, d.OpenID, d.BillNo, d.Token, d.ZoneID,
-		string(items), int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix())
-	if err != nil {
-		return false, err
+	p := []any{d.OpenID, d.BillNo, d.Token, d.ZoneID, payitem, int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix(),
+		rand.Int64(), e.state, clip(d.AppID), clip(d.Metadata), clip(d.PayMethod), clip(d.Platform), d.ProvideType, clip(e.settledBy), clip(e.note)}
+	const mark, state, note = 8, 9, 16 // in p
+	ran := false
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		// The insert is the first statement. It waits for a concurrent one of the same key,
+		// and SQLite would refuse a write after a read that another write has outdated. The
+		// unique key decides, never a read before the write (protocol.md 1).
+		inserted, err := changed(ctx, tx, s.sql.insertPayment, p...)
+		if err != nil {
+			return err
+		}
+		if !inserted {
+			return errStoredBefore // and roll back
+		}
+		if err := s.compare(ctx, tx, d, e); err != nil {
+			return err
+		}
+		ran = true
+		if err := then(ctx, tx, d); err != nil {
+			return err
+		}
+		return s.checkMark(ctx, tx, d, p[mark])
+	})
+	if err != nil && ran && s.grammar.losesTx && !errors.Is(err, errOutcomeUnknown) {
+		// The rollback may have come too late, or too early.
+		if s.tookOver(ctx, d, p[mark]) {
+			err = fmt.Errorf("%w: %w", errNotOneTransaction, err)
+		}
+		if errors.Is(err, errNotOneTransaction) {
+			p[state], p[note] = stateBroken, clip(err.Error())
+			s.broken(ctx, d, p, err)
+			return false, err
+		}
 	}
-	n, err := result.RowsAffected()
-	return n == 1, err
+	if errors.Is(err, errStoredBefore) {
+		return false, s.repeated(ctx, d, e)
+	}
+	return err == nil, err
 }
 
-// grantedBefore returns nil if the row of d is there, seen from outside the transaction
-// whose insert was ignored: so another one has committed it. It must be looked for. A trigger
-// or a foreign key under INSERT IGNORE may make the database ignore an insert too, and
-// a payment would be lost.
+// checkDelivery returns what of d goes into the column items, or a *midas.ParamError.
+func checkDelivery(d *midas.Delivery, e entry) (payitem string, err error) {
+	payitem, wrong := formatItems(d.Items)
+	token := checkKey(d.Token)
+	if e.byHand() {
+		token = checkText(d.Token)
+	}
+	for _, p := range []struct{ param, reason string }{
+		{"openid", checkKey(d.OpenID)}, {"billno", checkKey(d.BillNo)}, {"token", token}, {"zoneid", checkText(d.ZoneID)}, {"payitem", wrong},
+	} {
+		if p.reason != "" {
+			return "", &midas.ParamError{Param: p.param, Reason: p.reason}
+		}
+	}
+	return payitem, nil
+}
+
+// repeated returns nil if the row of d is there, seen from outside the transaction whose insert
+// was ignored: so another one has committed it. It must be looked for. A trigger or a
+// foreign key under INSERT IGNORE may make the database ignore an insert too, and a payment
+// would be lost; a table whose collation ignores case would take another player's payment for
+// this one.
 //
 // The row is written and not only read, because it can be seen before it is safe: InnoDB
 // shows a commit and then flushes it, and a crash in between takes the row back, after this
 // callback was answered OK. A commit of our own is flushed with all before it. So it is
 // with replicas that a commit waits for.
-func (s *Store) grantedBefore(ctx context.Context, d *midas.Delivery) error {
-	result, err := s.db.ExecContext(ctx, s.sql.repeatDelivery, d.OpenID, d.BillNo)
-	if err != nil {
+func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		statement, args := s.sql.repeatPayment, []any{d.Token, d.OpenID, d.BillNo, d.Token}
+		if e.byHand() { // the bill has no token to compare
+			statement, args = s.sql.settlePayment, []any{d.OpenID, d.BillNo}
+		}
+		found, err := changed(ctx, tx, statement, args...)
+		if err == nil && !found {
+			err = errors.New("the database ignored the insert of a payment that is not there with this openid, billno and token: " +
+				"is another payment's billno the same, is there a trigger or a foreign key on the table, or does a collation ignore case?")
+		}
 		return err
+	})
+}
+
+// checkMark returns an error unless the row that was inserted with mark is still what tx sees.
+func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, mark any) error {
+	if !s.grammar.losesTx {
+		return nil
 	}
-	switch n, err := result.RowsAffected(); {
-	case err != nil:
+	var found int64
+	statement, args := s.inline(s.sql.paymentMark, d.OpenID, d.BillNo)
+	err := tx.QueryRowContext(ctx, statement, args...).Scan(&found)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, sql.ErrNoRows), errors.Is(err, sql.ErrTxDone), err == nil && found != mark:
+		return errNotOneTransaction
+	}
+	return err
+}
+
+// brokenTime is for the look at what a grant that failed has left.
+const brokenTime = time.Second
+
+// tookOver reports whether the row of a transaction that failed is there all the same: the grant
+// committed it, by DDL or by hand.
+func (s *Store) tookOver(ctx context.Context, d *midas.Delivery, mark any) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
+	defer cancel()
+	var found int64
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, s.sql.paymentMark, d.OpenID, d.BillNo).Scan(&found)
+	})
+	return err == nil && found == mark
+}
+
+// broken stores that nobody knows what the player got, so that no callback grants again, or is
+// answered OK, before somebody has looked. It leaves a row alone that another callback has
+// granted meanwhile.
+func (s *Store) broken(ctx context.Context, d *midas.Delivery, p []any, cause error) {
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
+	defer cancel()
+	err := s.inTx(finish, func(tx *sql.Tx) error {
+		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[8])
+		if err == nil && !there {
+			_, err = tx.ExecContext(finish, s.sql.insertPayment, p...)
+		}
 		return err
-	case n != 1:
-		return errors.New("the database ignored the insert of a delivery that is not there: is there a trigger or a foreign key on the table?")
-	}
-	return nil
+	})
+	s.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, broken payments)",
+		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[4]), slog.Any("error", errors.Join(cause, err)))
 }
 
 // compare returns an error unless d is a payment for the stored order.
-func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery, e entry) error {
+	if d.Token == "" {
+		return nil // settled by hand without one
+	}
 	var (
-		openID      string
-		items       []byte
-		maxQuantity int
+		openID, items string
+		maxQuantity   int
 	)
-	err := tx.QueryRowContext(ctx, s.sql.order, d.Token).Scan(&openID, &items, &maxQuantity)
+	statement, args := s.inline(s.sql.order, d.Token)
+	err := tx.QueryRowContext(ctx, statement, args...).Scan(&openID, &items, &maxQuantity)
 	switch {
-	case errors.Is(err, sql.ErrNoRows) && s.opts.AcceptAppOrders:
+	case errors.Is(err, sql.ErrNoRows) && (s.opts.AcceptAppOrders || e.byHand()):
 		return nil
 	case errors.Is(err, sql.ErrNoRows):
-		return midas.ErrTokenNotFound
+		return s.tokenNotFound(ctx, tx)
 	case err != nil:
 		return err
 	}
-	var ordered []midas.Item
-	if err := json.Unmarshal(items, &ordered); err != nil {
-		return fmt.Errorf("the stored order cannot be read: %w", err)
+	ordered, err := parseItems(items)
+	if err != nil {
+		return errors.New("the stored order cannot be read") // a ParamError in the tree would be about this callback
 	}
 	if d.OpenID != openID {
 		return &midas.ParamError{Param: "openid", Reason: "is not the order's"}
 	}
 	return compareItems(d.Items, ordered, maxQuantity)
+}
+
+// tokenNotFound returns midas.ErrTokenNotFound, which refuses a payment for good (ret 3), only
+// if the order cannot have been deleted.
+func (s *Store) tokenNotFound(ctx context.Context, tx *sql.Tx) error {
+	var purged int64
+	statement, args := s.inline(s.sql.meta, "purged")
+	if err := tx.QueryRowContext(ctx, statement, args...).Scan(&purged); err != nil {
+		return err
+	}
+	if purged > 0 {
+		return errors.New("no order with this token is stored, but orders have been purged: look for the payment in Tencent's bill, and settle it (Store.Settle) or let it be refunded")
+	}
+	return midas.ErrTokenNotFound
 }
 
 // compareItems returns a *midas.ParamError unless paid is what was ordered. The charged
@@ -196,36 +297,4 @@ func sortedItems(items []midas.Item) []midas.Item {
 	return slices.SortedFunc(slices.Values(items), func(a, b midas.Item) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Price, b.Price), cmp.Compare(a.Quantity, b.Quantity))
 	})
-}
-
-// A StoredDelivery is a payment whose items were granted.
-type StoredDelivery struct {
-	OpenID, BillNo, Token, ZoneID string
-	Items                         []midas.Item
-	Charged                       midas.Amount
-	Called                        time.Time // Midas's clock, when it made the call that was granted
-	Granted                       time.Time // Options.Now, when the transaction began; to the second
-}
-
-// Deliveries iterates over what was granted in [from, to), oldest first, to be compared with
-// Tencent's bill. Transactions take a while: a range is complete a few seconds after its
-// end. The bill's clock is another one, so look a few minutes beyond its ends.
-//
-// It uses a connection until the loop ends: with SetMaxOpenConns(1) do not use the database
-// within it. An error, also that of ctx, comes as the last pair.
-func (s *Store) Deliveries(ctx context.Context, from, to time.Time) iter.Seq2[StoredDelivery, error] {
-	return all(ctx, s, scanDelivery, s.sql.listDeliveries, from.Unix(), to.Unix())
-}
-
-func scanDelivery(rows *sql.Rows) (StoredDelivery, error) {
-	var (
-		d               StoredDelivery
-		items           []byte
-		called, granted int64
-	)
-	if err := rows.Scan(&d.OpenID, &d.BillNo, &d.Token, &d.ZoneID, &items, &d.Charged, &called, &granted); err != nil {
-		return StoredDelivery{}, err
-	}
-	d.Called, d.Granted = time.Unix(called, 0), time.Unix(granted, 0)
-	return d, json.Unmarshal(items, &d.Items)
 }

@@ -3,18 +3,18 @@ package midassql
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/midas-go/midas"
 )
 
-// minPurgeAge is how long an order is kept although nobody seems to have paid for it. No
-// schedule of late callbacks is documented (protocol.md 1).
+// minPurgeAge is how long an order is kept. No schedule of late callbacks is documented
+// (protocol.md 1).
 const minPurgeAge = 7 * 24 * time.Hour
 
 // SaveOrder stores an order that [midas.Client.CreateOrder] placed, under its token.
@@ -27,7 +27,8 @@ const minPurgeAge = 7 * 24 * time.Hour
 // Token, openid, zone, items, metadata and quantity limit are stored; openkey, pfkey and
 // pay_token never are. What cannot be stored is a [*midas.ParamError]; a token that is
 // stored already, and anything else, is the driver's error. An empty ZoneID is stored as
-// "1", as it is sent.
+// "1", as it is sent. Errors that Options.Classify calls Again are answered by another try as
+// long as ctx lasts.
 func (s *Store) SaveOrder(ctx context.Context, req midas.OrderRequest, order *midas.Order) error {
 	if err := s.saveOrder(ctx, req, order); err != nil {
 		return fmt.Errorf("midassql: SaveOrder: %w", err)
@@ -42,92 +43,86 @@ func (s *Store) saveOrder(ctx context.Context, req midas.OrderRequest, order *mi
 	if req.ZoneID == "" {
 		req.ZoneID = "1"
 	}
-	if len(req.Items) == 0 {
-		return &midas.ParamError{Param: "payitem", Reason: "Items is empty"}
+	payitem, wrong := formatItems(req.Items)
+	var refused []error
+	for _, p := range []struct{ field, param, reason string }{
+		{"Order.Token", "token", checkKey(order.Token)}, {"OpenID", "openid", checkKey(req.OpenID)}, {"ZoneID", "zoneid", checkText(req.ZoneID)},
+		{"Metadata", "app_metadata", checkText(req.Metadata)}, {"Items", "payitem", wrong},
+	} {
+		if p.reason != "" {
+			refused = append(refused, &midas.ParamError{Param: p.param, Field: p.field, Reason: p.reason})
+		}
 	}
-	if err := errors.Join(checkKey("token", order.Token), checkKey("openid", req.OpenID),
-		checkText("zoneid", req.ZoneID), checkText("app_metadata", req.Metadata)); err != nil {
+	if refused != nil {
+		return errors.Join(refused...)
+	}
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, s.sql.saveOrder, order.Token, req.OpenID, req.ZoneID, payitem,
+			req.Metadata, req.MaxQuantity, s.opts.Now().Unix())
 		return err
-	}
-	items, err := json.Marshal(req.Items)
-	if err != nil {
-		return err
-	}
-	_, err = s.db.ExecContext(ctx, s.sql.saveOrder, order.Token, req.OpenID, req.ZoneID, string(items),
-		req.Metadata, req.MaxQuantity, s.opts.Now().Unix())
-	return err
-}
-
-// A StoredOrder is an order as [Store.SaveOrder] stored it.
-type StoredOrder struct {
-	Token, OpenID, ZoneID string
-	Items                 []midas.Item
-	Metadata              string
-	MaxQuantity           int       // 0: the quantity was fixed
-	Saved                 time.Time // to the second
-}
-
-// UnpaidOrders iterates over the orders that were stored at least age ago and that no
-// delivery belongs to, oldest first. Many players look at the cashier and do not
-// pay, so this is for statistics and for a player who complains. Orders younger than
-// [midas.TokenLifetime] can still be paid.
-//
-// It uses a connection until the loop ends: with SetMaxOpenConns(1) do not use the database
-// within it. An error, also that of ctx, comes as the last pair.
-func (s *Store) UnpaidOrders(ctx context.Context, age time.Duration) iter.Seq2[StoredOrder, error] {
-	return all(ctx, s, scanOrder, s.sql.unpaidOrders, s.opts.Now().Add(-age).Unix())
-}
-
-func scanOrder(rows *sql.Rows) (StoredOrder, error) {
-	var (
-		o     StoredOrder
-		items []byte
-		saved int64
-	)
-	if err := rows.Scan(&o.Token, &o.OpenID, &o.ZoneID, &items, &o.Metadata, &o.MaxQuantity, &saved); err != nil {
-		return StoredOrder{}, err
-	}
-	o.Saved = time.Unix(saved, 0)
-	return o, json.Unmarshal(items, &o.Items)
+	})
 }
 
 // purgeBatch is how many orders Purge deletes at once: few enough for a callback that waits
 // for their locks.
 const purgeBatch = 500
 
-// Purge deletes the orders that were stored at least age ago and that no delivery belongs
-// to, and returns how many they were, also when it stopped at an error. Paid orders and
-// deliveries are kept. It works through them in batches of 500, each a transaction of its
-// own, so that orders and callbacks go on meanwhile; the end of ctx stops it.
+// purgeSlack is how much later than its time an order may come into the table: clocks of
+// servers differ, and transactions take a while.
+const purgeSlack = 24 * time.Hour
+
+// Purge deletes the orders that were stored at least age ago, paid or not, and returns how
+// many they were, also when it stopped at an error. What a payment needs of its order is
+// stored with the payment. It works in batches of 500, each a transaction of its own, so that
+// orders and callbacks go on meanwhile; the end of ctx stops it. What it costs
+// depends on what it deletes and not on what is stored.
 //
-// An age under 7 days is refused: a late callback for a purged order would be a paid item
-// that is refused (ret 3).
+// An age under 7 days is refused. A callback that comes still later, for an order that is
+// deleted, is answered ret 1 and reported (see [Store.Once]), never ret 3: that player has
+// paid.
 func (s *Store) Purge(ctx context.Context, age time.Duration) (int64, error) {
 	if age < minPurgeAge {
 		return 0, fmt.Errorf("midassql: Purge: age %v is under %v: a late callback for a purged order would be refused", age, minPurgeAge)
 	}
-	var purged, from int64
-	until := s.opts.Now().Add(-age).Unix()
-	for {
-		var n int64
-		err := s.retry(ctx, func() (err error) {
-			n, from, err = s.purgeSome(ctx, from, until)
-			return err
-		})
-		purged += n
-		if err != nil {
-			return purged, fmt.Errorf("midassql: Purge: %w", err)
-		}
-		if n == 0 {
-			return purged, nil
-		}
+	purged, err := s.purge(ctx, s.opts.Now().Add(-age).Unix())
+	if err != nil {
+		return purged, fmt.Errorf("midassql: Purge: %w", err)
 	}
+	return purged, nil
 }
 
-// purgeSome deletes the oldest unpaid orders that were saved in [from, until]. It returns how
-// many they were, and from for the next: there is none before it any more.
-func (s *Store) purgeSome(ctx context.Context, from, until int64) (n, next int64, err error) {
-	rows, err := s.db.QueryContext(ctx, s.sql.oldestUnpaid, from, until, purgeBatch)
+func (s *Store) purge(ctx context.Context, until int64) (purged int64, err error) {
+	// What was purged last time is deleted, but its index entries may still be there: do
+	// not begin among them. From the first deletion on, an unknown token may be one of
+	// these orders.
+	var before int64
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, s.sql.meta, "purged").Scan(&before); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, s.sql.setMeta, until, "purged", until)
+		return err
+	})
+	for from := before - int64(purgeSlack/time.Second); err == nil; {
+		var n int64
+		err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
+			n, from, err = s.purgeSome(ctx, tx, from, until)
+			return err
+		})
+		if err == nil && n == 0 {
+			return purged, nil
+		}
+		if err == nil {
+			purged += n
+		}
+	}
+	return purged, err
+}
+
+// purgeSome deletes the oldest orders that were saved in [from, until]. It returns how many they
+// were, and from for the next: there is none before it any more.
+func (s *Store) purgeSome(ctx context.Context, tx *sql.Tx, from, until int64) (n, next int64, err error) {
+	rows, err := tx.QueryContext(ctx, s.sql.oldOrders, from, until, purgeBatch)
 	if err != nil {
 		return 0, from, err
 	}
@@ -145,12 +140,62 @@ func (s *Store) purgeSome(ctx context.Context, from, until int64) (n, next int64
 		return 0, from, err
 	}
 	// By key, and not in one statement with the look-up: MySQL locks every row that a
-	// DELETE reads. What was paid meanwhile stays.
-	result, err := s.db.ExecContext(ctx, s.write(`DELETE FROM midas_orders WHERE token IN (?`+strings.Repeat(", ?", len(tokens)-1)+`)
-		AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)`), tokens...)
+	// DELETE reads.
+	result, err := tx.ExecContext(ctx, s.write(`DELETE FROM midas_orders WHERE token IN (?`+strings.Repeat(", ?", len(tokens)-1)+`)`), tokens...)
 	if err != nil {
 		return 0, from, err
 	}
 	n, err = result.RowsAffected()
 	return n, next, err
+}
+
+// A StoredOrder is an order as [Store.SaveOrder] stored it.
+type StoredOrder struct {
+	Token, OpenID, ZoneID string
+	Items                 []midas.Item
+	Metadata              string
+	MaxQuantity           int       // 0: the quantity was fixed
+	Saved                 time.Time // to the second
+}
+
+// Orders iterates over the orders that q asks for, in the order of their time. An order is there until
+// [Store.Purge] deletes it. See [Query].
+func (s *Store) Orders(ctx context.Context, q Query) iter.Seq2[StoredOrder, error] {
+	return s.orders(ctx, "Orders", q, "")
+}
+
+// UnpaidOrders iterates over the orders that were stored in [from, to) and that no payment
+// belongs to, oldest first. Many players look at the cashier and do not pay, so this is for
+// statistics and for a player who complains. Orders younger than [midas.TokenLifetime]
+// can still be paid. An error, also that of ctx, comes as the last pair.
+func (s *Store) UnpaidOrders(ctx context.Context, from, to time.Time) iter.Seq2[StoredOrder, error] {
+	return s.orders(ctx, "UnpaidOrders", Query{From: from, To: to},
+		` AND NOT EXISTS (SELECT 1 FROM midas_deliveries WHERE midas_deliveries.token = midas_orders.token)`)
+}
+
+func (s *Store) orders(ctx context.Context, what string, q Query, and string) iter.Seq2[StoredOrder, error] {
+	return pages(ctx, s, what, func(tx *sql.Tx, last *StoredOrder) ([]StoredOrder, error) {
+		w, err := q.where("saved_at", q.BillNo == "" && q.State == "")
+		if err != nil {
+			return nil, err
+		}
+		if last != nil {
+			w.and("saved_at >= ? AND (saved_at > ? OR token > ?)", last.Saved.Unix(), last.Saved.Unix(), last.Token)
+		}
+		return query(ctx, tx, scanOrder, s.write(`SELECT token, openid, zone, items, metadata, max_quantity, saved_at FROM midas_orders
+			WHERE `+w.sql+and+` ORDER BY `+w.time+`, token LIMIT `+strconv.Itoa(pageSize)), w.args...)
+	})
+}
+
+func scanOrder(rows *sql.Rows) (o StoredOrder, err error) {
+	var (
+		items string
+		saved int64
+	)
+	if err := rows.Scan(&o.Token, &o.OpenID, &o.ZoneID, &items, &o.Metadata, &o.MaxQuantity, &saved); err != nil {
+		return StoredOrder{}, err
+	}
+	o.Saved = time.Unix(saved, 0)
+	o.Items, err = parseItems(items)
+	return o, err
 }

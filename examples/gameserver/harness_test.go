@@ -62,7 +62,7 @@ func startProcess(t *testing.T, fake *midastest.Server, databaseURL string, args
 	address := freeAddress(t)
 	p := &process{address: address, url: "http://" + address, log: filepath.Join(t.TempDir(), "server.log")}
 	p.args = append([]string{"-listen", address, "-midas", fake.Gateway().BaseURL}, args...)
-	p.env = append(os.Environ(), "GAMESERVER_PROCESS=1", "DATABASE_URL="+databaseURL, "MIDAS_APP_ID="+appID, "MIDAS_APP_KEY="+appKey)
+	p.env = append(os.Environ(), "GAMESERVER_PROCESS=1", "MIDAS_DATABASE_URL="+databaseURL, "MIDAS_APP_ID="+appID, "MIDAS_APP_KEY="+appKey)
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
@@ -326,7 +326,7 @@ func remembered(t *testing.T, db *database) map[payment]int {
 	store, err := midassql.New(db.DB, db.dialect, midassql.Options{})
 	require.NoError(t, err)
 	n := make(map[payment]int)
-	for d, err := range store.Deliveries(t.Context(), time.Unix(0, 0), time.Now().Add(time.Hour)) {
+	for d, err := range store.Payments(t.Context(), midassql.Query{From: time.Unix(0, 0), To: time.Now().Add(time.Hour)}) {
 		require.NoError(t, err)
 		n[payment{d.OpenID, d.BillNo, d.Items[0].ID, d.Items[0].Quantity}]++
 	}

@@ -108,7 +108,7 @@ func TestOKIsAnsweredOnlyAfterAKnownCommit(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			db, line := lossy(t)
-			store := db.store(t, midassql.Options{Transient: func(error) bool { return true }}) // the worst judge
+			store := db.store(t, midassql.Options{})
 			ordered(t, store, "player", "token")
 			grants := 0
 			deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
@@ -121,7 +121,7 @@ func TestOKIsAnsweredOnlyAfterAKnownCommit(t *testing.T) {
 			line.commit = test.commit
 			err := deliver(ctx, paid("player", "token", "-1"))
 			require.Error(t, err, "nobody knows the outcome")
-			require.Equal(t, 1, midas.ReplyTo(err).Ret)
+			require.Equal(t, 1, midas.ReplyTo(err).Ret())
 			require.Equal(t, 1, grants, "and it is not for this call to find out")
 
 			line.commit = nil
@@ -135,7 +135,12 @@ func TestOKIsAnsweredOnlyAfterAKnownCommit(t *testing.T) {
 func TestACommitThatIsKnownToBeRolledBackIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	db, line := lossy(t)
-	store := db.store(t, midassql.Options{Transient: func(err error) bool { return errors.As(err, new(serialisation)) }})
+	store := db.store(t, midassql.Options{Classify: func(err error) midassql.Class {
+		if errors.As(err, new(serialisation)) {
+			return midassql.Again
+		}
+		return midassql.Unknown
+	}})
 	ordered(t, store, "player", "token")
 	commits := 0
 	line.commit = func(tx driver.Tx) error {
@@ -176,12 +181,17 @@ func TestABadConnectionIsTriedAgain(t *testing.T) {
 	require.ErrorIs(t, err, driver.ErrBadConn, "the last failure is told")
 }
 
-func TestTransientIsTheCallersWord(t *testing.T) {
+func TestClassifyIsTheCallersWord(t *testing.T) {
 	t.Parallel()
 	busy := errors.New("busy")
 	for _, again := range []bool{true, false} {
 		db := openDatabase(t, midassql.SQLite)
-		store := db.store(t, midassql.Options{Transient: func(err error) bool { return again && errors.Is(err, busy) }})
+		store := db.store(t, midassql.Options{Classify: func(err error) midassql.Class {
+			if again && errors.Is(err, busy) {
+				return midassql.Again
+			}
+			return midassql.SQLite.Classify(err)
+		}})
 		ordered(t, store, "player", "token")
 		tries := 0
 		err := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
@@ -221,7 +231,7 @@ func TestTheStatementsOfADelivery(t *testing.T) {
 	insert := "INSERT INTO " + db.prefix + "deliveries"
 	line.begun()
 	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
-	require.Equal(t, []string{"BEGIN", insert, "SELECT openid, items,", "INSERT INTO " + db.prefix + "items"}, line.begun())
+	require.Equal(t, []string{"BEGIN", insert, "SELECT openid, items,", "INSERT INTO " + db.prefix + "items", "SELECT mark FROM"}, line.begun())
 	require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
-	require.Equal(t, []string{"BEGIN", insert, "UPDATE " + db.prefix + "deliveries SET"}, line.begun())
+	require.Equal(t, []string{"BEGIN", insert, "BEGIN", "UPDATE " + db.prefix + "deliveries SET"}, line.begun())
 }

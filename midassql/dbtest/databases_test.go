@@ -13,8 +13,6 @@ package dbtest
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -30,17 +28,16 @@ import (
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	_ "modernc.org/sqlite"
 )
 
 // A database is one of a test's own: its tables have a prefix that no other test has.
 type database struct {
 	*sql.DB
-	dialect   midassql.Dialect
-	transient func(error) bool
-	prefix    string
-	open      func() *sql.DB // another pool of connections to the same
+	dialect midassql.Dialect
+	prefix  string
+	dsn     string
+	open    func() *sql.DB // another pool of connections to the same
 }
 
 // on runs test on each of the databases named.
@@ -71,7 +68,6 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		}
 		u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // pgx does not read "+" as a blank
 		driverName, dsn = "pgx", u.String()
-		db.transient = nil // the default is made for it
 	case midassql.MySQL:
 		u, err := url.Parse(environment(t, "MIDAS_TEST_MYSQL"))
 		require.NoError(t, err)
@@ -83,11 +79,11 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		config.User, config.DBName = u.User.Username(), strings.TrimPrefix(u.Path, "/")
 		config.Passwd, _ = u.User.Password()
 		config.Params = map[string]string{"innodb_lock_wait_timeout": "1"}
-		driverName, dsn = "mysql", config.FormatDSN()
-		db.transient = func(err error) bool {
-			var refused *mysql.MySQLError
-			return errors.Is(err, driver.ErrBadConn) || errors.As(err, &refused) && (refused.Number == 1213 || refused.Number == 1205)
+		for _, option := range options {
+			name, value, _ := strings.Cut(option, "=")
+			config.Params[name] = value
 		}
+		driverName, dsn = "mysql", config.FormatDSN()
 	case midassql.SQLite:
 		if options == nil {
 			options = []string{"_txlock=immediate"}
@@ -95,11 +91,8 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		options = append(options, "_pragma=busy_timeout(500)", "_pragma=journal_mode(WAL)")
 		driverName = "sqlite"
 		dsn = "file:" + filepath.Join(t.TempDir(), "game.db") + "?" + strings.Join(options, "&")
-		db.transient = func(err error) bool {
-			var refused *sqlite.Error
-			return errors.Is(err, driver.ErrBadConn) || errors.As(err, &refused) && refused.Code()&0xff == sqlite3.SQLITE_BUSY
-		}
 	}
+	db.dsn = dsn
 	db.open = func() *sql.DB {
 		pool, err := sql.Open(driverName, dsn)
 		require.NoError(t, err)
@@ -110,7 +103,7 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 	db.DB = db.open()
 	require.NoError(t, db.Ping())
 	t.Cleanup(func() {
-		for _, table := range []string{"orders", "deliveries", "items"} {
+		for _, table := range tables {
 			db.Exec("DROP TABLE IF EXISTS " + db.prefix + table)
 		}
 	})
@@ -133,9 +126,6 @@ func environment(t testing.TB, name string) string {
 func (db *database) store(t testing.TB, opts midassql.Options) *midassql.Store {
 	t.Helper()
 	opts.TablePrefix = db.prefix
-	if opts.Transient == nil {
-		opts.Transient = db.transient
-	}
 	store, err := midassql.New(db.DB, db.dialect, opts)
 	require.NoError(t, err)
 	require.NoError(t, store.Migrate(t.Context()))
@@ -147,9 +137,12 @@ func (db *database) store(t testing.TB, opts midassql.Options) *midassql.Store {
 	return store
 }
 
+// tables are those of a Store, and one of items.
+var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "items"}
+
 // sql writes "?" and table names as db has them.
 func (db *database) sql(statement string) string {
-	for _, table := range []string{"orders", "deliveries", "items"} {
+	for _, table := range tables {
 		for _, before := range []string{"INTO ", "FROM ", "TABLE ", "EXISTS ", "ON ", "UPDATE "} {
 			statement = strings.ReplaceAll(statement, before+table, before+db.prefix+table)
 		}

@@ -60,11 +60,11 @@ func Example() {
 
 	// A client's DeliveryHandler calls it for each verified callback.
 	d := &midas.Delivery{OpenID: "player", Token: order.Token, BillNo: "-APP-1", Items: req.Items, Charged: 1200}
-	fmt.Println(midas.ReplyTo(deliver(ctx, d)))
-	fmt.Println(midas.ReplyTo(deliver(ctx, d)))
+	fmt.Printf("%s\n", midas.ReplyTo(deliver(ctx, d)).Bytes())
+	fmt.Printf("%s\n", midas.ReplyTo(deliver(ctx, d)).Bytes())
 	d.Items[0].Price = 1
 	d.BillNo = "-APP-2"
-	fmt.Println(midas.ReplyTo(deliver(ctx, d)))
+	fmt.Printf("%s\n", midas.ReplyTo(deliver(ctx, d)).Bytes())
 
 	var gems int
 	if err := db.QueryRowContext(ctx, "SELECT SUM(quantity) FROM player_items").Scan(&gems); err != nil {

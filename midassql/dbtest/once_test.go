@@ -85,7 +85,7 @@ func TestPaymentsThatDifferFromTheOrderAreRefused(t *testing.T) {
 				var param *midas.ParamError
 				require.ErrorAs(t, err, &param)
 				require.Equal(t, test.param, param.Param)
-				require.Equal(t, midas.Reply{Ret: 4, Msg: "bad_parameter:" + test.param}, midas.ReplyTo(err))
+				require.JSONEq(t, `{"ret":4,"msg":"bad_parameter:`+test.param+`"}`, string(midas.ReplyTo(err).Bytes()))
 				require.Zero(t, granted)
 				require.Zero(t, remembered, "a refusal rolls back")
 			})
@@ -162,7 +162,7 @@ func TestOneOfManyConcurrentCallersGrants(t *testing.T) {
 	onEach(t, func(t *testing.T, db *database) {
 		const payments, callers = 20, 8
 		store := db.store(t, midassql.Options{})
-		other, err := midassql.New(db.open(), db.dialect, midassql.Options{TablePrefix: db.prefix, Transient: db.transient})
+		other, err := midassql.New(db.open(), db.dialect, midassql.Options{TablePrefix: db.prefix})
 		require.NoError(t, err)
 		for i := range payments {
 			ordered(t, store, "player", fmt.Sprint("token", i))
@@ -188,7 +188,7 @@ func untilDelivered(ctx context.Context, deliver midas.DeliverFunc, d *midas.Del
 		limited, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
 		err = deliver(limited, d)
 		cancel()
-		if midas.ReplyTo(err).Ret != 1 {
+		if midas.ReplyTo(err).Ret() != 1 {
 			return err
 		}
 	}
@@ -210,13 +210,13 @@ func TestWhateverFailsInTheGrantRollsBack(t *testing.T) {
 			{"an error", func(context.Context, context.CancelFunc, *sql.Tx) error { return full },
 				func(t *testing.T, err error) { require.ErrorIs(t, err, full) }},
 			{"ret 2", func(context.Context, context.CancelFunc, *sql.Tx) error { return midas.ErrTokenExpired },
-				func(t *testing.T, err error) { require.Equal(t, 2, midas.ReplyTo(err).Ret) }},
+				func(t *testing.T, err error) { require.Equal(t, 2, midas.ReplyTo(err).Ret()) }},
 			{"the end of the context", func(ctx context.Context, cancel context.CancelFunc, _ *sql.Tx) error {
 				cancel()
 				return nil // and does not care
-			}, func(t *testing.T, err error) { require.Equal(t, 1, midas.ReplyTo(err).Ret) }},
+			}, func(t *testing.T, err error) { require.Equal(t, 1, midas.ReplyTo(err).Ret()) }},
 			{"a rollback of its own", func(_ context.Context, _ context.CancelFunc, tx *sql.Tx) error { return tx.Rollback() },
-				func(t *testing.T, err error) { require.Equal(t, 1, midas.ReplyTo(err).Ret) }},
+				func(t *testing.T, err error) { require.Equal(t, 1, midas.ReplyTo(err).Ret()) }},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
@@ -263,7 +263,7 @@ func TestAGrantThatHidesAFailureIsNotCommitted(t *testing.T) {
 			tx.ExecContext(ctx, "INSERT INTO no_such_table VALUES (1)")
 			return nil
 		})(t.Context(), paid("player", "token", "-1"))
-		require.Equal(t, 1, midas.ReplyTo(err).Ret)
+		require.Equal(t, 1, midas.ReplyTo(err).Ret())
 		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM deliveries"))
 	}, midassql.PostgreSQL)
 }
@@ -402,7 +402,7 @@ func TestAnInsertThatTheDatabaseIgnoresIsAnError(t *testing.T) {
 		t.Helper()
 		err := store.Once(db.grant)(t.Context(), paid("player", "token", "-1"))
 		require.ErrorContains(t, err, "ignored the insert")
-		require.Equal(t, 1, midas.ReplyTo(err).Ret)
+		require.Equal(t, 1, midas.ReplyTo(err).Ret())
 		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM items"))
 	}
 	trigger := func(t *testing.T, db *database, body string) {

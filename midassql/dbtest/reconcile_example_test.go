@@ -22,8 +22,8 @@ type payment struct{ openID, billNo string }
 // to look at.
 func reconcile(ctx context.Context, out io.Writer, store *midassql.Store, bill map[payment]midas.Amount, from, to time.Time) error {
 	const margin = 10 * time.Minute // Tencent's clock is not ours, and a callback may be late
-	granted := make(map[payment]midassql.StoredDelivery)
-	for d, err := range store.Deliveries(ctx, from.Add(-margin), to.Add(margin)) {
+	granted := make(map[payment]midassql.Payment)
+	for d, err := range store.Payments(ctx, midassql.Query{From: from.Add(-margin), To: to.Add(margin)}) {
 		if err != nil {
 			return err
 		}
@@ -38,7 +38,7 @@ func reconcile(ctx context.Context, out io.Writer, store *midassql.Store, bill m
 		}
 	}
 	for p, d := range granted {
-		inRange := !d.Called.Before(from) && d.Called.Before(to)
+		inRange := !d.Time.Before(from) && d.Time.Before(to)
 		if _, found := bill[p]; !found && inRange {
 			fmt.Fprintln(out, "granted, not on the bill:", p.openID, p.billNo, d.Charged)
 		}
@@ -85,7 +85,7 @@ func Example_reconcile() {
 	if err := reconcile(ctx, os.Stdout, store, bill, noon.Add(-12*time.Hour), noon.Add(12*time.Hour)); err != nil {
 		log.Fatal(err)
 	}
-	for o, err := range store.UnpaidOrders(ctx, 0) { // of a player who complains: what was ordered and never called back
+	for o, err := range store.UnpaidOrders(ctx, noon.Add(-time.Hour), noon.Add(time.Hour)) { // of a player who complains: what was ordered and never called back
 		if err != nil {
 			log.Fatal(err)
 		}

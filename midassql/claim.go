@@ -1,0 +1,459 @@
+package midassql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/midas-go/midas"
+)
+
+const (
+	firstRetry = time.Second
+	lastRetry  = 10 * time.Minute
+	stuckAfter = 72 * time.Hour
+	stuckRetry = time.Hour
+
+	minOffer = 5 * time.Second // between two offers of a payment that is not now
+	maxOffer = time.Hour
+
+	// finishTime is for writing down what became of a payment, which ctx does not end.
+	finishTime = 10 * time.Second
+)
+
+// Work hands waiting payments to work until ctx ends, up to InboxOptions.Workers at once, and
+// then waits for those to return. It returns ctx.Err(). While the database fails it logs and
+// goes on.
+//
+// work may be called again for a payment that it has handled: see [Inbox]. What it returns
+// decides:
+//
+//   - nil: the items and the payment's id are saved. Work calls Done.
+//   - [ErrAccepted]: the game will save, and call Done itself.
+//   - [ErrNotNow]: later; no attempt is counted.
+//   - anything else, a panic, or a lease that ends: an attempt failed, the next one follows
+//     after a wait. If ctx ended meanwhile, it counts as no attempt, and the payment is due
+//     at once.
+//
+// The context of work ends with ctx and shortly before the lease does. d.Params is nil; the
+// rest of d is what the callback said.
+func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *midas.Delivery) error) error {
+	switch {
+	case ctx == nil:
+		return fmt.Errorf("midassql: Work: %w", errNilContext)
+	case work == nil:
+		return errors.New("midassql: Work: work is nil")
+	}
+	wake := b.store.subscribe()
+	defer b.store.unsubscribe(wake)
+	finished := make(chan struct{}, b.opts.Workers)
+	poll := time.NewTimer(0)
+	defer poll.Stop()
+
+	free := b.opts.Workers
+	var named time.Time
+	for ctx.Err() == nil {
+		if now := b.store.opts.Now(); named.IsZero() || now.Sub(named) >= zonesEvery {
+			if err := b.nameZones(ctx); err != nil {
+				b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: Work cannot name its zones", slog.Any("error", err))
+			}
+			named = now
+		}
+		var more bool
+		if free > 0 {
+			claims, err := b.claim(ctx, free, b.due)
+			if err != nil {
+				b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: Work cannot claim payments; it goes on trying", slog.Any("error", err))
+			}
+			more = len(claims) == free
+			free -= len(claims)
+			for _, c := range claims {
+				go func() {
+					defer func() { finished <- struct{}{} }()
+					b.handle(ctx, work, c)
+				}()
+			}
+		}
+		if more {
+			select { // every worker is busy
+			case <-finished:
+				free++
+			case <-ctx.Done():
+			}
+			continue
+		}
+		poll.Reset(b.opts.Poll)
+		select {
+		case <-finished: // the player's next payment may be due
+			free++
+		case <-wake:
+		case <-poll.C:
+		case <-ctx.Done():
+		}
+	}
+	for ; free < b.opts.Workers; free++ {
+		<-finished
+	}
+	return ctx.Err()
+}
+
+// Wake lets a Work of this Inbox look for payments now. It does not block.
+func (b *Inbox) Wake() { b.store.wake() }
+
+func (s *Store) subscribe() chan struct{} {
+	wake := make(chan struct{}, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeups[wake] = true
+	return wake
+}
+
+func (s *Store) unsubscribe(wake chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.wakeups, wake)
+}
+
+func (s *Store) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for wake := range s.wakeups {
+		select {
+		case wake <- struct{}{}:
+		default: // it is awake
+		}
+	}
+}
+
+// handle lets work handle a payment, and writes down what became of it.
+func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c *claim) {
+	leased, cancel := context.WithDeadlineCause(ctx, c.began.Add(b.opts.Lease/6*5), ErrLeaseEnded)
+	defer cancel()
+	result := protected(leased, work, c.delivery)
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+	defer cancel()
+
+	var err error
+	switch {
+	case result == nil:
+		err = b.done(finish, c.id)
+	case errors.Is(result, ErrAccepted):
+		err = b.accept(finish, c)
+	case errors.Is(result, ErrNotNow):
+		err = b.notNow(finish, c)
+	case ctx.Err() != nil:
+		err = b.release(finish, c, 0, false)
+	default:
+		err = b.failed(finish, c, result)
+	}
+	if err != nil {
+		b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: what became of a payment could not be stored; unless it is done or cancelled, it is handed out again when its lease ends",
+			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Any("result", result), slog.Any("error", err))
+	}
+}
+
+// protected returns work's panic as an error.
+func protected(ctx context.Context, work func(context.Context, *midas.Delivery) error, d *midas.Delivery) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return work(ctx, d)
+}
+
+// Waiting yields the payments of a player that wait in the Inbox's zones, for the moment when
+// the player has logged in. Each is leased when it is yielded, as if [ErrAccepted] had
+// been returned for it: grant, save together with the id, and call [Inbox.Done] (or
+// [Inbox.Fail]). It ignores waits, and yields stuck payments too. One that somebody else has a
+// lease on is left out; Work gets it when that lease ends. An error, also that of
+// ctx, comes as the last pair.
+func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Delivery, error] {
+	return func(yield func(*midas.Delivery, error) bool) {
+		if err := b.waiting(ctx, openID, yield); err != nil {
+			yield(nil, fmt.Errorf("midassql: Waiting: %w", err))
+		}
+	}
+}
+
+// waiting returns an error that is to be yielded.
+func (b *Inbox) waiting(ctx context.Context, openID string, yield func(*midas.Delivery, error) bool) error {
+	// Nearly always nothing waits, and that costs one look-up. Where something does, it is made
+	// due: what somebody is just handling, only to find that the player was offline, must
+	// not wait for an hour.
+	some, err := b.makeDue(ctx, openID)
+	if err != nil || !some {
+		return err
+	}
+	last := ""
+	for {
+		claims, err := b.claim(ctx, 1, func() (string, []any) { return b.ofPlayer(openID, last) })
+		if err != nil || len(claims) == 0 {
+			return err
+		}
+		c := claims[0]
+		last = c.id.billNo
+		more := yield(c.delivery, nil)
+		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+		err = b.accept(finish, c)
+		cancel()
+		if !more {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Fail says that a payment which was accepted, or came from Waiting, could not be handled:
+// it is tried again as if work had returned cause. With [ErrNotNow] no attempt is counted. It
+// does nothing if this Inbox has no lease on the payment any more.
+func (b *Inbox) Fail(ctx context.Context, openID, billNo string, cause error) error {
+	c := &claim{id: paymentID{openID, billNo}}
+	mine := false
+	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+		var owner, lease int64
+		err := tx.QueryRowContext(ctx, b.store.sql.waiting, openID, billNo).
+			Scan(&c.stored, &lease, &owner, &c.claims, &c.attempts, &c.failing, &c.stuck, &c.lastError, &c.now)
+		mine = owner == b.owner && lease > c.now
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err == nil && mine {
+		if errors.Is(cause, ErrNotNow) {
+			err = b.notNow(ctx, c)
+		} else {
+			err = b.failed(ctx, c, cause)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("midassql: Fail: %w", err)
+	}
+	return nil
+}
+
+// makeDue makes the player's payments due, and reports whether there are any. One that is
+// leased is due when it is given back.
+func (b *Inbox) makeDue(ctx context.Context, openID string) (some bool, err error) {
+	s := b.store
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, s.sql.anyWaiting, openID).Scan(&n); err != nil {
+			return err
+		}
+		some = n > 0
+		return nil
+	})
+	if err != nil || !some {
+		return false, err
+	}
+	if err := b.seeZones(ctx); err != nil {
+		return false, err
+	}
+	zones, args := b.inZones()
+	return true, s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, s.write("UPDATE midas_inbox SET due_ms = 0 WHERE openid = ? AND "+zones), append([]any{openID}, args...)...)
+		return err
+	})
+}
+
+// A claim is a payment that this Inbox leased.
+type claim struct {
+	id       paymentID
+	delivery *midas.Delivery
+	began    time.Time // before the lease did, by this process's clock
+
+	// Of the row: times in the database's milliseconds.
+	now, stored, failing int64
+	claims               int64 // which claim of the payment this is
+	attempts, stuck      int
+	lastError            string
+}
+
+// A condition on the table inbox, as w, says what is to be claimed.
+const (
+	// One of each player in a zone: the one that is due longest, and none while another one is
+	// being handled. So the lock on that row keeps two workers from taking one each, apart from
+	// rare moments: see contended.
+	due = `due_ms <= {now} AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
+		WHERE other.openid = w.openid AND other.zone = w.zone AND (other.lease_ms > {now} AND other.accepted = 0
+			OR other.lease_ms <= {now} AND (other.due_ms < w.due_ms OR other.due_ms = w.due_ms AND other.billno < w.billno)))`
+	ofPlayer = `openid = ? AND billno > ? AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
+		WHERE other.openid = w.openid AND other.zone = w.zone AND other.lease_ms > {now} AND other.accepted = 0)`
+
+	// A claim counts an attempt in advance, and makes the payment due again for the case that
+	// nothing more is heard of it. MySQL sees the new values of columns to the left.
+	claimed = `due_ms = {now} + ? + CASE WHEN stuck = 1 THEN 3600000 WHEN attempts < 10 THEN 1000 << attempts ELSE 600000 END,
+		attempts = attempts + 1, claims = claims + 1, owner = ?, accepted = 0,
+		stuck = CASE WHEN failing_ms > 0 AND failing_ms <= {now} - 259200000 THEN 1 ELSE stuck END,
+		failing_ms = CASE WHEN failing_ms = 0 AND lease_ms > 0 THEN lease_ms ELSE failing_ms END,
+		lease_ms = {now} + ?`
+
+	claimedPayment = `SELECT ` + deliveryColumns + `, generation, stored_ms, claims, attempts, failing_ms, stuck, last_error, {now},
+			CASE WHEN EXISTS (SELECT 1 FROM midas_inbox other WHERE other.openid = midas_inbox.openid AND other.zone = midas_inbox.zone
+				AND other.billno <> midas_inbox.billno AND other.lease_ms > {now} AND other.accepted = 0) THEN 1 ELSE 0 END
+		FROM midas_inbox JOIN midas_deliveries USING (openid, billno)
+		WHERE openid = ? AND billno = ? AND owner = ?`
+)
+
+func (b *Inbox) due() (string, []any) {
+	zones, args := b.inZones()
+	return due + " AND " + zones + " ORDER BY due_ms", args
+}
+
+func (b *Inbox) ofPlayer(openID, after string) (string, []any) {
+	zones, args := b.inZones()
+	return ofPlayer + " AND " + zones + " ORDER BY billno", append([]any{openID, after}, args...)
+}
+
+// claim leases up to n of the payments that where says.
+func (b *Inbox) claim(ctx context.Context, n int, where func() (string, []any)) ([]*claim, error) {
+	if ctx == nil {
+		return nil, errNilContext
+	}
+	if err := b.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.seeZones(ctx); err != nil {
+		return nil, err
+	}
+	// The end of ctx must not leave payments that are leased to nobody.
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+	defer cancel()
+	began := time.Now()
+	condition, args := where()
+	var ids []paymentID
+	err := b.store.inTxAt(finish, b.store.grammar.claims, func(tx *sql.Tx) (err error) {
+		ids, err = b.lease(finish, tx, n, condition, args)
+		return err
+	})
+	var claims []*claim
+	for _, id := range ids {
+		var c *claim
+		if c, err = b.claimedPayment(finish, id); err != nil {
+			break // its lease ends by itself
+		}
+		if c != nil {
+			c.began = began
+			claims = append(claims, c)
+		}
+	}
+	return claims, err
+}
+
+func (b *Inbox) lease(ctx context.Context, tx *sql.Tx, n int, condition string, args []any) ([]paymentID, error) {
+	s, milliseconds := b.store, b.opts.Lease.Milliseconds()
+	next := "SELECT openid, billno FROM midas_inbox w WHERE " + condition + " LIMIT " + strconv.Itoa(n) + s.grammar.skipLocked
+	if s.grammar.returning {
+		return query(ctx, tx, scanID, s.write("WITH next AS ("+next+") UPDATE midas_inbox SET "+claimed+
+			" WHERE (openid, billno) IN (SELECT openid, billno FROM next) RETURNING openid, billno"),
+			append(args, milliseconds, b.owner, milliseconds)...)
+	}
+	ids, err := query(ctx, tx, scanID, s.write(next), args...)
+	if err != nil {
+		return nil, err
+	}
+	var leased []paymentID
+	for _, id := range ids {
+		ok, err := changed(ctx, tx, s.write("UPDATE midas_inbox SET "+claimed+" WHERE openid = ? AND billno = ? AND lease_ms <= {now}"),
+			milliseconds, b.owner, milliseconds, id.openID, id.billNo)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			leased = append(leased, id)
+		}
+	}
+	return leased, nil
+}
+
+func scanID(rows *sql.Rows) (id paymentID, err error) {
+	return id, rows.Scan(&id.openID, &id.billNo)
+}
+
+// claimedPayment reads a payment that was leased. It gives it back, and returns nil, if another one of
+// the player's is being handled: two workers may have leased one each in the same moment,
+// and then at least one of them sees it here.
+func (b *Inbox) claimedPayment(ctx context.Context, id paymentID) (*claim, error) {
+	type row struct {
+		claim
+		generation int64
+		contended  bool
+	}
+	var rows []row
+	err := b.store.inTx(ctx, func(tx *sql.Tx) (err error) {
+		rows, err = query(ctx, tx, func(rows *sql.Rows) (r row, err error) {
+			r.id, r.delivery = id, new(midas.Delivery)
+			err = scanDelivery(rows, r.delivery, &r.generation, &r.stored, &r.claims, &r.attempts, &r.failing, &r.stuck, &r.lastError, &r.now, &r.contended)
+			return r, err
+		}, b.store.write(claimedPayment), id.openID, id.billNo, b.owner)
+		return err
+	})
+	if err != nil || rows == nil { // nil: cancelled meanwhile, or done
+		return nil, err
+	}
+	r := rows[0]
+	if r.contended {
+		return nil, b.release(ctx, &r.claim, rand.N(100*time.Millisecond), false)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.generation > b.generation {
+		b.reopened[id] = r.generation
+	}
+	return &r.claim, nil
+}
+
+// accept keeps the lease and lets the player's next payment be handled.
+func (b *Inbox) accept(ctx context.Context, c *claim) error {
+	return b.store.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, b.store.sql.accept, c.id.openID, c.id.billNo, b.owner, c.claims)
+		return err
+	})
+}
+
+// notNow gives a payment back that is not now.
+func (b *Inbox) notNow(ctx context.Context, c *claim) error {
+	age := time.Duration(c.now-c.stored) * time.Millisecond
+	return b.release(ctx, c, min(max(age/4, minOffer), maxOffer), false)
+}
+
+// failed gives a payment back after an attempt that failed.
+func (b *Inbox) failed(ctx context.Context, c *claim, cause error) error {
+	if c.failing == 0 {
+		c.failing = c.now
+	}
+	wait := lastRetry
+	if c.attempts <= 10 {
+		wait = min(firstRetry<<max(c.attempts-1, 0), lastRetry)
+	}
+	if c.stuck == 1 || time.Duration(c.now-c.failing)*time.Millisecond >= stuckAfter {
+		c.stuck, wait = 1, stuckRetry
+		b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: a payment is stuck: the player has paid and not received",
+			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Int("attempts", c.attempts), slog.Any("error", cause))
+	}
+	c.lastError = clip(fmt.Sprint(cause))
+	return b.release(ctx, c, wait, true)
+}
+
+// release gives a payment back, to be due after wait. It does nothing if the lease is lost.
+func (b *Inbox) release(ctx context.Context, c *claim, wait time.Duration, attempt bool) error {
+	uncounted := 1
+	if attempt {
+		uncounted = 0
+	}
+	return b.store.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, b.store.sql.release, wait.Milliseconds(), uncounted, c.failing, c.stuck, c.lastError,
+			c.id.openID, c.id.billNo, b.owner, c.claims)
+		return err
+	})
+}

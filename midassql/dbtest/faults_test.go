@@ -1,0 +1,209 @@
+package dbtest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A grant that updates what another payment updates too: a balance, a balance that is read
+// first, and a stock that runs out. MariaDB from 11.6.2 on refuses such updates with error 1020,
+// as it does here where the option is on; PostgreSQL from repeatable read on.
+func TestGrantsThatUpdateTheSameRow(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []struct {
+		name    string
+		dialect midassql.Dialect
+		option  string
+	}{
+		{"postgresql", midassql.PostgreSQL, "default_transaction_isolation=read committed"},
+		{"postgresql, repeatable read", midassql.PostgreSQL, "default_transaction_isolation=repeatable read"},
+		{"mysql", midassql.MySQL, "innodb_lock_wait_timeout=1"},
+		{"mysql, snapshot isolation", midassql.MySQL, "innodb_snapshot_isolation=ON"},
+		{"sqlite", midassql.SQLite, "_txlock=immediate"},
+	} {
+		t.Run(engine.name, func(t *testing.T) {
+			const payments = 20
+			db := openDatabase(t, engine.dialect, engine.option)
+			store := db.store(t, midassql.Options{})
+			read := "SELECT quantity FROM items WHERE item = ?"
+			if engine.dialect != midassql.SQLite {
+				read += " FOR UPDATE"
+			}
+			soldOut := errors.New("sold out")
+			grants := map[string]func(ctx context.Context, tx *sql.Tx) error{
+				"balance": func(ctx context.Context, tx *sql.Tx) error {
+					_, err := tx.ExecContext(ctx, db.sql("UPDATE items SET quantity = quantity + 1 WHERE item = 'balance'"))
+					return err
+				},
+				"read": func(ctx context.Context, tx *sql.Tx) error {
+					var n int
+					if err := tx.QueryRowContext(ctx, db.sql(read), "read").Scan(&n); err != nil {
+						return err
+					}
+					_, err := tx.ExecContext(ctx, db.sql("UPDATE items SET quantity = ? WHERE item = 'read'"), n+1)
+					return err
+				},
+				"stock": func(ctx context.Context, tx *sql.Tx) error {
+					result, err := tx.ExecContext(ctx, db.sql("UPDATE items SET quantity = quantity - 1 WHERE item = 'stock' AND quantity > 0"))
+					if err != nil {
+						return err
+					}
+					if n, err := result.RowsAffected(); err != nil || n == 0 {
+						return errors.Join(err, soldOut)
+					}
+					return nil
+				},
+			}
+			for name, grant := range grants {
+				start := 0
+				if name == "stock" {
+					start = payments - 5
+				}
+				db.must(t, "INSERT INTO items (openid, billno, item, quantity) VALUES ('player', '', ?, ?)", name, start)
+				deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error { return grant(ctx, tx) })
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				for i := range payments {
+					ordered(t, store, "player", fmt.Sprint(name, i))
+				}
+				refused := make(chan error, payments)
+				var callers sync.WaitGroup
+				for i := range payments {
+					callers.Go(func() {
+						token := fmt.Sprint(name, i)
+						refused <- deliver(ctx, paid("player", token, "-"+token))
+					})
+				}
+				callers.Wait()
+				close(refused)
+				n := 0
+				for err := range refused {
+					if err != nil {
+						require.ErrorIs(t, err, soldOut)
+						n++
+					}
+				}
+				want := map[string][2]int{"balance": {payments, 0}, "read": {payments, 0}, "stock": {0, 5}}[name]
+				require.Equal(t, want, [2]int{db.count(t, "SELECT quantity FROM items WHERE item = ?", name), n}, name)
+			}
+		})
+	}
+}
+
+// A server or a DSN may have autocommit off: single statements must be committed too.
+func TestWithoutAutocommit(t *testing.T) {
+	t.Parallel()
+	db := openDatabase(t, midassql.MySQL, "autocommit=0")
+	outside := openDatabase(t, midassql.MySQL)
+	outside.prefix = db.prefix
+	store := db.store(t, midassql.Options{})
+	inbox := store.Inbox(midassql.InboxOptions{})
+	ordered(t, store, "player", "token")
+	require.Equal(t, 1, outside.count(t, "SELECT COUNT(*) FROM orders"))
+	for range 3 {
+		require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
+	}
+	require.Equal(t, 2, outside.count(t, "SELECT repeats FROM deliveries"))
+	require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", "-2")))
+	require.Equal(t, []string{"-2"}, waiting(t, inbox, "player"))
+	require.NoError(t, inbox.Done(t.Context(), "player", "-2"))
+	require.Zero(t, outside.count(t, "SELECT COUNT(*) FROM inbox"))
+	for range 25 { // on whichever connection: none has an old view of the tables
+		outside.must(t, "UPDATE deliveries SET note = CONCAT(note, 'x') WHERE billno = '-1'")
+		want := outside.count(t, "SELECT LENGTH(note) FROM deliveries WHERE billno = '-1'")
+		for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player", BillNo: "-1"}) {
+			require.NoError(t, err)
+			require.Len(t, p.Note, want)
+		}
+	}
+	purged, err := store.Purge(t.Context(), 7*24*time.Hour)
+	require.NoError(t, err)
+	require.Zero(t, purged)
+}
+
+// A repeat is the same openid, billno and token.
+func TestOKIsNotAnsweredForAnotherPayment(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		deliver := store.Once(db.grant)
+		ordered(t, store, "player", "token")
+		ordered(t, store, "player", "token2")
+		require.NoError(t, deliver(t.Context(), paid("player", "token", "-1")))
+		err := deliver(t.Context(), paid("player", "token2", "-1"))
+		require.ErrorContains(t, err, "token")
+		require.Equal(t, 1, midas.ReplyTo(err).Ret())
+		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
+	})
+	t.Run("tables made by hand that ignore case", func(t *testing.T) {
+		db := openDatabase(t, midassql.MySQL)
+		store := db.store(t, midassql.Options{})
+		db.must(t, "ALTER TABLE deliveries MODIFY openid VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL")
+		ordered(t, store, "oAbC", "token")
+		ordered(t, store, "oabc", "token2")
+		require.NoError(t, store.Once(db.grant)(t.Context(), paid("oAbC", "token", "-1")))
+		require.ErrorContains(t, store.Once(db.grant)(t.Context(), paid("oabc", "token2", "-1")), "collation")
+	})
+}
+
+// A grant that breaks its contract is noticed. No callback is answered OK for it, and none grants
+// again, before somebody has looked.
+func TestAGrantThatEndsItsTransaction(t *testing.T) {
+	t.Parallel()
+	gift := "INSERT INTO items (openid, billno, item, quantity) VALUES ('player', '-1', 'gem60', 2)"
+	on(t, func(t *testing.T, db *database) {
+		for _, test := range []struct {
+			name  string
+			grant func(ctx context.Context, tx *sql.Tx) error
+		}{
+			{"rolled back, and went on", func(ctx context.Context, tx *sql.Tx) error { // as after a deadlock whose error is ignored
+				tx.ExecContext(ctx, "ROLLBACK")
+				_, err := tx.ExecContext(ctx, db.sql(gift))
+				return err
+			}},
+			{"committed, and then failed", func(ctx context.Context, tx *sql.Tx) error { // as DDL does
+				tx.ExecContext(ctx, "COMMIT")
+				return errors.New("the bag is full")
+			}},
+			{"rolled back by the Tx", func(ctx context.Context, tx *sql.Tx) error { return tx.Rollback() }},
+			{"committed by the Tx, and then failed", func(ctx context.Context, tx *sql.Tx) error {
+				assert.NoError(t, tx.Commit())
+				return errors.New("the bag is full")
+			}},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				var logged lines
+				store := db.store(t, midassql.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+				defer db.must(t, "DELETE FROM deliveries")
+				defer db.must(t, "DELETE FROM orders")
+				ordered(t, store, "player", "token")
+				runs := 0
+				deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+					runs++
+					return test.grant(ctx, tx)
+				})
+				for range 3 {
+					err := deliver(t.Context(), paid("player", "token", "-1"))
+					require.Equal(t, 1, midas.ReplyTo(err).Ret(), "%v", err)
+				}
+				require.Equal(t, 1, runs)
+				require.Contains(t, logged.String(), "gem60*60*2")
+				for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player"}) {
+					require.NoError(t, err)
+					require.Equal(t, midassql.Broken, p.State)
+				}
+			})
+		}
+	}, midassql.MySQL, midassql.SQLite)
+}

@@ -1,0 +1,301 @@
+package midassql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/midas-go/midas"
+)
+
+// What the function of [Inbox.Work] may return besides nil and a failure. Errors that wrap
+// them mean the same.
+var (
+	// ErrAccepted says that the game has taken the payment over and not saved it yet. The
+	// payment stays leased until the game calls [Inbox.Done], or [Inbox.Fail]; without either
+	// it is handed out again when the lease ends. The player's next payment does not wait.
+	ErrAccepted = errors.New("midassql: accepted, not saved yet")
+
+	// ErrNotNow says that the payment cannot be handled now, and that this is no failure:
+	// the player is offline. It is offered again at the player's login by [Inbox.Waiting], and
+	// by Work after a quarter of its age, at least 5 s and at most 1 h.
+	ErrNotNow = errors.New("midassql: not now")
+)
+
+// What Inbox's methods report about a payment.
+var (
+	// ErrNoPayment: no payment with this openid and billno is stored.
+	ErrNoPayment = errors.New("midassql: no such payment")
+
+	// ErrCancelled: [Inbox.Cancel] took the payment back. If Done returns it, the items were
+	// granted all the same, and somebody has to decide about them.
+	ErrCancelled = errors.New("midassql: the payment was cancelled")
+
+	// ErrRestored: [Inbox.Retry] handed the payment out again because the players were
+	// restored from a backup, and this Done is about a save from before that.
+	ErrRestored = errors.New("midassql: the payment was put back after a restore of the players")
+
+	// ErrLeaseEnded is the cause (see [context.Cause]) that ends the context of a work
+	// function shortly before its lease does.
+	ErrLeaseEnded = errors.New("midassql: the lease on the payment ended")
+)
+
+// InboxOptions changes how an [Inbox] works. The zero value is right for a game without
+// zones.
+type InboxOptions struct {
+	// Zones are the zones whose payments Work and Waiting hand out. A payment belongs to a
+	// name if its zoneid is that name, or begins with it and "_" (zone_role, protocol.md 3);
+	// among all names that any worker on this database has ever had, the longest one that
+	// fits wins. After a merge of zones (合服) name them all. nil: every zone.
+	Zones []string
+
+	// Workers is how many payments Work handles at once; each is another player's. 0: 8.
+	Workers int
+
+	// Lease is how long a payment belongs to whom it was handed out to, by the database's
+	// clock. The context of a work function ends after five sixths of it. A game that
+	// returns ErrAccepted sets more than the time between two saves. 0: 30 s; at least 1 s.
+	Lease time.Duration
+
+	// Poll is how often Work looks for payments that nothing woke it up for: those of other
+	// processes, and those whose wait is over. 0: 1 s.
+	Poll time.Duration
+
+	// OnStored is optionally called by Deliver after a payment was stored for the first time,
+	// to wake the processes that work on it: a Redis PUBLISH, a NOTIFY; whoever receives that
+	// calls [Inbox.Wake]. It is called before OK is answered and has until ctx ends. What
+	// goes wrong in it delays the payment by no more than Poll.
+	OnStored func(ctx context.Context, d *midas.Delivery)
+}
+
+// An Inbox stores payments for players who live outside the database: in the memory of a zone
+// server, in Redis, in MongoDB. [Inbox.Deliver] answers OK as soon as the payment is on disk;
+// [Inbox.Work] and [Inbox.Waiting] hand it to the game until [Inbox.Done] says that it is
+// saved.
+//
+//	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
+//	...
+//	mux.Handle("/pay/notify", client.DeliveryHandler(inbox.Deliver)) // in the gateway
+//	...
+//	err = inbox.Work(ctx, func(ctx context.Context, d *midas.Delivery) error { // in the zone server
+//		player := online(d.OpenID)
+//		if player == nil {
+//			return midassql.ErrNotNow
+//		}
+//		return player.SaveItems(ctx, midas.PaymentID(d.OpenID, d.BillNo), d.Items)
+//	})
+//
+// # A payment may be handed out again
+//
+// A crash between the game's save and Done leaves a payment that is saved and waits. So the
+// game saves the payment's id ([midas.PaymentID]) in the same write as the items, and a
+// payment whose id the record holds is done already: return nil and change nothing. Without
+// this the Inbox grants twice.
+//
+// A record keeps an id until the payment's Done is older than the oldest backup that the
+// players would ever be restored from, and 30 days at least.
+//
+// The id keeps items from doubling; it does not keep a save from being overwritten by another
+// process that holds the same player. Saves are atomic on the server, or conditional on the
+// owner or the version that was loaded.
+//
+// # What is promised
+//
+// Nothing that was answered OK is lost, nothing that is done is handed out again (but see
+// [Inbox.Retry]), and no two payments of one player in one zone are handed out at once. A
+// payment that fails is tried again after 1 s, 2 s, 4 s … 10 min, and never holds up the
+// player's next one. One that has failed for 72 h is stuck, which is an alarm (see
+// [Inbox.Counts]); it is still tried each hour and at login. Waiting payments are never
+// deleted. Those that are due longest come first, so that absent players do not
+// starve the others.
+//
+// An Inbox is safe for use by multiple goroutines, and by any number of processes on one
+// database. It needs MySQL 8, MariaDB 10.6, PostgreSQL 12 or SQLite 3.35.
+type Inbox struct {
+	store *Store
+	opts  InboxOptions // every default filled in
+	owner int64        // of leases; not 0
+
+	mu         sync.Mutex
+	generation int64               // what Retry had begun when this Inbox was first used; -1: not used yet
+	reopened   map[paymentID]int64 // the generation of payments that were put back since then and handed out here
+	others     []string            // names of other workers' zones inside this Inbox's own
+	zonesSeen  time.Time           // when others was read
+}
+
+type paymentID struct{ openID, billNo string }
+
+// Inbox returns an Inbox on the Store's payments. The Inboxes of a Store, and [Store.Once],
+// may work side by side: what Once granted is done, and of a payment that waits Once grants
+// nothing. It panics if an option is out of its range.
+func (s *Store) Inbox(opts InboxOptions) *Inbox {
+	if opts.Workers == 0 {
+		opts.Workers = 8
+	}
+	if opts.Lease == 0 {
+		opts.Lease = 30 * time.Second
+	}
+	if opts.Poll == 0 {
+		opts.Poll = time.Second
+	}
+	opts.Zones = slices.Clone(opts.Zones)
+	for _, zone := range opts.Zones {
+		if reason := checkKey(zone); reason != "" {
+			panic("midassql: InboxOptions.Zones: " + reason)
+		}
+	}
+	if opts.Workers < 0 || opts.Lease < time.Second || opts.Poll < 0 {
+		panic("midassql: InboxOptions: want Workers and Poll above 0, and Lease of 1 s or more")
+	}
+	return &Inbox{store: s, opts: opts, owner: 1 + rand.Int64N(1<<62), generation: -1, reopened: make(map[paymentID]int64)}
+}
+
+// Deliver is a [midas.DeliverFunc]: it compares the payment with the stored order and stores it
+// as waiting, in one transaction. nil means that it is on disk. A payment that was stored
+// before is nil again and not handed out again. The errors are those of [Store.Once].
+func (b *Inbox) Deliver(ctx context.Context, d *midas.Delivery) error {
+	stored, err := b.store.store(ctx, d, entry{state: stateWaiting}, b.store.insertWaiting)
+	if err != nil {
+		return fmt.Errorf("midassql: %w", err)
+	}
+	if stored {
+		b.stored(ctx, d)
+	}
+	return nil
+}
+
+func (s *Store) insertWaiting(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+	_, err := tx.ExecContext(ctx, s.sql.insertWaiting, d.OpenID, d.BillNo, d.ZoneID)
+	return err
+}
+
+// stored wakes who may work on d.
+func (b *Inbox) stored(ctx context.Context, d *midas.Delivery) {
+	b.store.wake()
+	if b.opts.OnStored != nil {
+		b.opts.OnStored(ctx, d)
+	}
+}
+
+// Done says that the items of a payment are saved, with the payment's id. The payment is not
+// handed out again. Done is idempotent, and counts whenever and from wherever it comes, also
+// after the lease was lost.
+//
+// It returns [ErrNoPayment], [ErrCancelled], or [ErrRestored] where the payment was put back by
+// [Inbox.Retry] after this Inbox had handed it out, or, if it did not, after the first use of
+// this Inbox. After any other error call it again; until then the payment may be handed out
+// again, and the saved id keeps it from doubling.
+func (b *Inbox) Done(ctx context.Context, openID, billNo string) error {
+	if err := b.done(ctx, paymentID{openID, billNo}); err != nil {
+		return fmt.Errorf("midassql: Done: %w", err)
+	}
+	return nil
+}
+
+func (b *Inbox) done(ctx context.Context, id paymentID) error {
+	generation, err := b.generationOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	return b.store.inTx(ctx, func(tx *sql.Tx) error {
+		done, err := changed(ctx, tx, b.store.sql.donePayment, id.openID, id.billNo, generation)
+		if err != nil {
+			return err
+		}
+		if done {
+			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, id.openID, id.billNo)
+			return err
+		}
+		p, err := b.store.state(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case p.state == stateCancelled:
+			return fmt.Errorf("%w: %s", ErrCancelled, p.note)
+		case p.generation > generation:
+			return ErrRestored
+		}
+		return nil // done before
+	})
+}
+
+// generationOf returns which generation's payment a Done of this Inbox is about.
+func (b *Inbox) generationOf(ctx context.Context, id paymentID) (int64, error) {
+	if err := b.begin(ctx); err != nil {
+		return 0, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if generation, ok := b.reopened[id]; ok {
+		return generation, nil
+	}
+	return b.generation, nil
+}
+
+// begin reads the generation in which this Inbox begins, the first time.
+func (b *Inbox) begin(ctx context.Context) error {
+	b.mu.Lock()
+	begun := b.generation >= 0
+	b.mu.Unlock()
+	if begun {
+		return nil
+	}
+	var generation int64
+	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, b.store.sql.meta, "generation").Scan(&generation)
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil && b.generation < 0 {
+		b.generation = generation
+	}
+	return err
+}
+
+// A paymentState is what a row says about what may be done with it.
+type paymentState struct {
+	state      int
+	generation int64
+	note       string
+}
+
+func (s *Store) state(ctx context.Context, tx *sql.Tx, id paymentID) (p paymentState, err error) {
+	statement, args := s.inline(s.sql.paymentState, id.openID, id.billNo)
+	err = tx.QueryRowContext(ctx, statement, args...).Scan(&p.state, &p.generation, &p.note)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNoPayment
+	}
+	return p, err
+}
+
+// Cancel takes a waiting payment back, for a refund: it is not handed out any more. The
+// reason is kept with the payment, at most 255 bytes. A payment that is done already, or not
+// stored, is an error. If it is being handled at this moment, the Done that follows returns
+// [ErrCancelled].
+func (b *Inbox) Cancel(ctx context.Context, openID, billNo, reason string) error {
+	id := paymentID{openID, billNo}
+	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+		cancelled, err := changed(ctx, tx, b.store.sql.cancelPayment, clip(reason), openID, billNo)
+		if err != nil {
+			return err
+		}
+		if cancelled {
+			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, openID, billNo)
+			return err
+		}
+		p, err := b.store.state(ctx, tx, id)
+		if err == nil && p.state == stateDone {
+			err = errors.New("the payment is done: the player has the items")
+		}
+		return err // or cancelled before
+	})
+	if err != nil {
+		return fmt.Errorf("midassql: Cancel: %w", err)
+	}
+	return nil
+}

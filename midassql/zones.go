@@ -1,0 +1,142 @@
+package midassql
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	zonesEvery    = time.Minute      // how often an Inbox says that it is there, and looks for others
+	unservedAfter = 10 * time.Minute // without a word from a worker of the zone
+)
+
+// inZone reports whether zoneid belongs to name, as far as that name alone is concerned.
+func inZone(zoneid, name string) bool {
+	return zoneid == name || strings.HasPrefix(zoneid, name+"_")
+}
+
+// zoneCondition is inZone in SQL, as a range of the index. "`" follows "_" in ASCII.
+func zoneCondition(name string) (string, []any) {
+	return "(zone = ? OR zone >= ? AND zone < ?)", []any{name, name + "_", name + "`"}
+}
+
+// inZones returns the condition for the payments of this Inbox's zones. Among the names that
+// fit, the longest one wins, so those of others are left out unless a still longer one is ours.
+func (b *Inbox) inZones() (string, []any) {
+	if b.opts.Zones == nil {
+		return "1 = 1", nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	sql, args := anyZone(b.opts.Zones)
+	for _, other := range b.others {
+		condition, more := zoneCondition(other)
+		var ours []string
+		for _, zone := range b.opts.Zones {
+			if zone != other && inZone(zone, other) {
+				ours = append(ours, zone)
+			}
+		}
+		inner, innerArgs := anyZone(ours)
+		sql += " AND NOT (" + condition + " AND NOT " + inner + ")"
+		args = append(append(args, more...), innerArgs...)
+	}
+	return sql, args
+}
+
+func anyZone(names []string) (string, []any) {
+	if len(names) == 0 {
+		return "(1 = 0)", nil
+	}
+	var conditions []string
+	var args []any
+	for _, name := range names {
+		condition, more := zoneCondition(name)
+		conditions = append(conditions, condition)
+		args = append(args, more...)
+	}
+	return "(" + strings.Join(conditions, " OR ") + ")", args
+}
+
+// serves is inZones for one zoneid.
+func (b *Inbox) serves(zoneid string) bool {
+	if b.opts.Zones == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return longest(zoneid, b.opts.Zones) > longest(zoneid, b.others)
+}
+
+// longest returns the length of the longest name that zoneid belongs to; -1 if there is none.
+func longest(zoneid string, names []string) int {
+	n := -1
+	for _, name := range names {
+		if inZone(zoneid, name) {
+			n = max(n, len(name))
+		}
+	}
+	return n
+}
+
+type zoneName struct {
+	name   string // empty: a worker for every zone
+	served bool
+}
+
+func scanZoneName(rows *sql.Rows) (z zoneName, err error) {
+	return z, rows.Scan(&z.name, &z.served)
+}
+
+// seeZones reads, once a minute, which other names there are inside the Inbox's zones.
+func (b *Inbox) seeZones(ctx context.Context) error {
+	now := b.store.opts.Now()
+	b.mu.Lock()
+	recent := !b.zonesSeen.IsZero() && now.Sub(b.zonesSeen) < zonesEvery
+	b.mu.Unlock()
+	if recent || b.opts.Zones == nil {
+		return nil
+	}
+	var names []zoneName
+	err := b.store.inTx(ctx, func(tx *sql.Tx) (err error) {
+		names, err = query(ctx, tx, scanZoneName, b.store.sql.zones, unservedAfter.Milliseconds())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var others []string
+	for _, n := range names {
+		if !slices.Contains(b.opts.Zones, n.name) && slices.ContainsFunc(b.opts.Zones, func(zone string) bool { return inZone(n.name, zone) }) {
+			others = append(others, n.name)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.others, b.zonesSeen = others, now
+	return nil
+}
+
+// nameZones writes down that a worker for the Inbox's zones is there.
+func (b *Inbox) nameZones(ctx context.Context) error {
+	names := b.opts.Zones
+	if names == nil {
+		names = []string{""}
+	}
+	for _, name := range names {
+		err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+			there, err := changed(ctx, tx, b.store.sql.seeZone, name)
+			if err == nil && !there {
+				_, err = tx.ExecContext(ctx, b.store.sql.addZone, name)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
