@@ -156,7 +156,7 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 		if p.Mock {
 			e.Outcome = Mock
 		}
-	case !c.running.add(c.config().MaxDeliveries):
+	case !c.running.Add(c.config().MaxDeliveries):
 		err := c.Ready()
 		e, reply = about(p, Shed, err), p.Reply(errNoResult)
 	default:
@@ -251,7 +251,7 @@ func (c *Client) run(ctx context.Context, function func(context.Context) (*Advic
 	}
 	results := make(chan result, 1)
 	go func() {
-		defer c.running.done()
+		defer c.running.Done()
 		defer cancel()
 		res := result{ended, failed}
 		defer func() { // deferred, for a function that calls runtime.Goexit
@@ -303,7 +303,7 @@ func call(ctx context.Context, function func(context.Context) (*Advice, error), 
 // Ready returns nil, or an error while Config.MaxDeliveries functions are running, which
 // means that new pushes are answered with a failure. For a readiness check.
 func (c *Client) Ready() error {
-	if n := c.running.count(); n >= c.config().MaxDeliveries {
+	if n := c.running.Count(); n >= c.config().MaxDeliveries {
 		return fmt.Errorf("minigame: %d functions are running, at most %d may: does one ignore its context?", n, c.config().MaxDeliveries)
 	}
 	return nil
@@ -314,16 +314,11 @@ func (c *Client) Ready() error {
 // ctx.Err() when ctx ends first. For a graceful shutdown call it after
 // http.Server.Shutdown and before the database is closed.
 func (c *Client) Wait(ctx context.Context) error {
-	if err := c.running.wait(ctx); err != nil {
+	if err := c.running.Wait(ctx); err != nil {
 		return err
 	}
-	for _, r := range []*reporter{c.hook, c.log} {
-		if r == nil {
-			continue
-		}
-		if err := r.pending.wait(ctx); err != nil {
-			return err
-		}
+	if err := c.hook.Wait(ctx); err != nil {
+		return err
 	}
-	return nil
+	return c.log.Wait(ctx)
 }

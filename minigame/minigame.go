@@ -55,6 +55,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/midas-go/midas/internal/report"
 )
 
 // Env is the environment of a payment. URLs, account and offer id are the same in both;
@@ -172,10 +174,10 @@ type Client struct {
 	config  func() *Config // a func: printers show fields, not closures
 	http    *http.Client
 	token   AccessTokenFunc
-	running *counter
-	log     *reporter // nil without a Logger
-	hook    *reporter // nil without OnPush
-	forged  *logLimit
+	running *report.Counter
+	log     *report.Reporter // nil without a Logger
+	hook    *report.Reporter // nil without OnPush
+	forged  *report.Limit
 }
 
 // New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
@@ -192,17 +194,17 @@ func New(cfg Config) (*Client, error) {
 		config:  func() *Config { return &cfg },
 		http:    &quiet,
 		token:   cfg.AccessToken,
-		running: new(counter),
-		forged:  new(logLimit),
+		running: new(report.Counter),
+		forged:  new(report.Limit),
 	}
 	if c.token == nil {
 		c.token = newStableToken(c).get
 	}
 	if cfg.Logger != nil {
-		c.log = new(reporter)
+		c.log = new(report.Reporter)
 	}
 	if cfg.OnPush != nil {
-		c.hook = new(reporter)
+		c.hook = new(report.Reporter)
 	}
 	return c, nil
 }

@@ -36,9 +36,10 @@ func startPostgreSQL(t *testing.T, synchronous bool) *postgreSQL {
 	p := &postgreSQL{account: newAccount(t, "postgres"), bin: filepath.Dir(initdb), replication: newLink(t)}
 	p.primary, p.standby = p.newNode(t, "a"), p.newNode(t, "b")
 	p.account.run(t, initdb, "-D", p.primary.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C")
-	settings := "wal_log_hints = on\nunix_socket_directories = ''\n"
+	settings := "wal_log_hints = on\nwal_retrieve_retry_interval = 200ms\nunix_socket_directories = ''\n"
 	if synchronous {
-		settings += "synchronous_standby_names = '*'\n"
+		// By name: for '*' a running pg_basebackup is a synchronous standby too.
+		settings += "synchronous_standby_names = 'standby'\n"
 	}
 	file, err := os.OpenFile(filepath.Join(p.primary.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
@@ -53,7 +54,8 @@ func startPostgreSQL(t *testing.T, synchronous bool) *postgreSQL {
 
 func (p *postgreSQL) newNode(t *testing.T, name string) *node {
 	n := newNode(t, p.account, name)
-	n.args = []string{filepath.Join(p.bin, "postgres"), "-D", n.data, "-p", n.port(), "-c", "listen_addresses=127.0.0.1"}
+	n.args = []string{filepath.Join(p.bin, "postgres"), "-D", n.data, "-p", n.port(), "-c", "listen_addresses=127.0.0.1",
+		"-c", "cluster_name=standby"} // the name that a standby shows to its primary
 	return n
 }
 
