@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
@@ -214,6 +215,26 @@ func TestPostgreSQLLosesWithCancelBackend(t *testing.T) {
 	require.NoError(t, err, "a cancelled commit is an error now: docs/databases.md says otherwise")
 	r := compare(t, []*writer{w}, map[int]error{0: err})
 	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
+}
+
+// A switchover may leave the old primary up, and read-only. A pool stays with it for as long as
+// its connections last.
+func TestPostgreSQLPoolLeavesAReadOnlyNode(t *testing.T) {
+	p := startPostgreSQL(t, false)
+	stays := newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false)
+	leaves := newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false)
+	leaves.db.SetConnMaxLifetime(time.Second)
+	createTables(t, stays, midassql.PostgreSQL)
+	require.NoError(t, leaves.db.PingContext(t.Context()))
+
+	execute(t, p.open(t, p.primary.address, ""), `ALTER SYSTEM SET default_transaction_read_only = on`, `SELECT pg_reload_conf()`)
+	p.account.run(t, filepath.Join(p.bin, "pg_ctl"), "promote", "-w", "-D", p.standby.data)
+	pause(t.Context(), 2*time.Second)
+
+	var refused *pgconn.PgError
+	require.ErrorAs(t, stays.payOnce(t.Context(), 0), &refused, "docs/databases.md says otherwise")
+	require.Equal(t, "25006", refused.Code) // read_only_sql_transaction
+	require.NoError(t, leaves.payOnce(t.Context(), 1))
 }
 
 // onceByHand is Once as somebody would write it who does not know why midassql does more: a
