@@ -156,6 +156,59 @@ func TestAnUnusableAnswerIsAResponseError(t *testing.T) {
 	}
 }
 
+// Whoever answers cannot make the library read more than it takes to see that it is too much.
+func TestAnEndlessAnswerIsReadTo64KiB(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		what   string
+		status int
+		of     byte
+		most   int
+	}{
+		{"blanks", 200, ' ', 64<<10 + 1},
+		{"a page", 200, '<', 1},
+		{"an error", 502, ' ', 0},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			t.Parallel()
+			body := &endless{of: test.of, left: 4 << 20}
+			c := newClient(t, midas.Config{AppID: testAppID, AppKey: testAppKey, MaxRetries: -1, HTTPClient: &http.Client{
+				Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					return &http.Response{StatusCode: test.status, ProtoMajor: 1, Body: body, ContentLength: -1, Request: r}, nil
+				}),
+			}})
+			_, err := c.CreateOrder(t.Context(), goldenOrder())
+			var unusable *midas.ResponseError
+			require.ErrorAs(t, err, &unusable)
+			require.EqualValues(t, -1, unusable.Length)
+			require.Equal(t, test.most, body.read)
+			require.True(t, body.closed)
+		})
+	}
+}
+
+// endless is a body of one byte over and over; it ends after all, for the sake of a failing test.
+type endless struct {
+	of         byte
+	left, read int
+	closed     bool
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	n := min(len(p), e.left)
+	for i := range p[:n] {
+		p[i] = e.of
+	}
+	e.left -= n
+	e.read += n
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (e *endless) Close() error { e.closed = true; return nil }
+
 func FuzzOrderAnswer(f *testing.F) {
 	f.Add([]byte(goldenAnswer))
 	f.Add([]byte(`{"ret":"1018","msg":"x","err_code":7}`))

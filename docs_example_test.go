@@ -185,10 +185,12 @@ func TestRecipeForgeries(t *testing.T) {
 		"signed with the order's path": midastest.SignedPath("/v3/r/mpay/buy_goods_m"),
 		"changed after it was signed":  midastest.Tampered("openid", "BO"),
 	} {
-		receipt, err := fake.Pay(t.Context(), order.Token, forgery)
-		require.NoError(t, err)
-		require.False(t, receipt.Accepted, name)
-		require.Equal(t, `{"ret":4,"msg":"bad_parameter:sig"}`, string(receipt.Body), name)
+		t.Run(name, func(t *testing.T) {
+			receipt, err := fake.Pay(t.Context(), order.Token, forgery)
+			require.NoError(t, err)
+			require.False(t, receipt.Accepted)
+			require.Equal(t, `{"ret":4,"msg":"bad_parameter:sig"}`, string(receipt.Body))
+		})
 	}
 }
 
@@ -263,15 +265,18 @@ func TestPitfallQueryThatWentThroughAParser(t *testing.T) {
 		"encoded twice":                  {func(r *http.Request) { r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "%2A", "%252A", 1) }, 4},
 		"POST, as a careless proxy does": {func(r *http.Request) { r.Method = http.MethodPost }, -1},
 	} {
-		r := httptest.NewRequest(http.MethodGet, "/pay/notify?"+rawQuery, nil)
-		test.middleware(r)
-		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, r)
-		if test.ret < 0 {
-			require.Equal(t, http.StatusMethodNotAllowed, answer.Code, name)
-			continue
-		}
-		require.Contains(t, answer.Body.String(), fmt.Sprintf(`{"ret":%d,`, test.ret), name)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest(http.MethodGet, "/pay/notify?"+rawQuery, nil)
+			test.middleware(r)
+			answer := httptest.NewRecorder()
+			handler.ServeHTTP(answer, r)
+			if test.ret < 0 {
+				require.Equal(t, http.StatusMethodNotAllowed, answer.Code)
+				return
+			}
+			require.Contains(t, answer.Body.String(), fmt.Sprintf(`{"ret":%d,`, test.ret))
+		})
 	}
 }
 

@@ -31,7 +31,7 @@ const documentedCallback = "amt=320&appid=1101255891&appmeta=customkey%2Aqdqb%2A
 func ExampleClient_CreateOrder() {
 	fake := midastest.NewServer(midastest.Config{Errorf: log.Printf})
 	defer fake.Close()
-	client, err := midas.New(midas.Config{AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway()})
+	client, err := midas.New(fake.ClientConfig(""))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func ExampleError() {
 	fake := midastest.NewServer(midastest.Config{})
 	defer fake.Close()
 	fake.NextOrders(midastest.Fault{Ret: 1018, Msg: "请先登录", Code: "1018--2-20"})
-	client, err := midas.New(midas.Config{AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway()})
+	client, err := midas.New(fake.ClientConfig(""))
 	if err != nil {
 		log.Fatal(err)
 	}

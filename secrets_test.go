@@ -352,22 +352,39 @@ func TestShortSecretsDoNotGarbleTheDiagnosis(t *testing.T) {
 	require.Equal(t, midas.Error{Ret: 1018, Msg: "who are you, 1", Code: "1018--2-20"}, *refused)
 }
 
-// Each value that is secret, in Midas's words and code.
+// Without what begins a query, so that it is the values that are recognised.
 func TestWhatMidasRepeatsOfARequestIsWithheld(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"openid", "openkey", "pfkey", "pay_token", "sp_info", "sig"} {
+	req := goldenOrder()
+	req.OpenID, req.OpenKey, req.PFKey, req.PayToken = "ID0123456789", "OK0123456789", "PK0123456789", "PT0123456789"
+	req.Extra = url.Values{"sp_info": {"EX0123456789"}}
+	for name, shown := range map[string]bool{
+		"openid": false, "openkey": false, "pfkey": false, "pay_token": false, "sp_info": false, "sig": false,
+		"payitem": true, "pf": true, "appid": true, "goodsmeta": true,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			var words string
 			g := newGateway(t, func(w http.ResponseWriter, r *http.Request) {
-				inJSON, _ := json.Marshal("1016-" + r.URL.Query().Get(name))
+				words = "bad value " + strings.TrimRight(r.URL.Query().Get(name), "=")
+				inJSON, _ := json.Marshal(words)
 				fmt.Fprintf(w, `{"ret":1001,"msg":%s,"err_code":%s}`, inJSON, inJSON)
 			})
-			cfg := secretConfig()
-			cfg.Gateway = cfg.Gateway.At(g.URL)
-			_, err := newClient(t, cfg).CreateOrder(t.Context(), secretOrder())
+			_, err := g.client(t, func(cfg *midas.Config) { cfg.Gateway.PayToken = true }).CreateOrder(t.Context(), req)
+			if !shown {
+				words = "[withheld]"
+			}
 			var refused *midas.Error
 			require.ErrorAs(t, err, &refused)
-			require.Equal(t, midas.Error{Ret: 1001, Msg: "[withheld]", Code: "[withheld]"}, *refused)
+			require.Equal(t, midas.Error{Ret: 1001, Msg: words, Code: words}, *refused)
 		})
 	}
+}
+
+func TestWhatMidasSaysOfThePayKeyIsWithheld(t *testing.T) {
+	t.Parallel()
+	_, err := newGateway(t, answering(`{"ret":1001,"msg":"signed with `+testAppKey+`"}`)).client(t).CreateOrder(t.Context(), goldenOrder())
+	var refused *midas.Error
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, midas.Error{Ret: 1001, Msg: "[withheld]"}, *refused)
 }

@@ -95,15 +95,12 @@ func sqlStateClass(state string) Class {
 
 func mysqlClass(number int64) Class {
 	switch number {
-	case 1205, // lock wait timeout
-		1213,                   // deadlock; Galera: certification failed
-		1020,                   // record has changed since last read (innodb_snapshot_isolation)
-		1047,                   // WSREP has not yet prepared node for application use
-		3101,                   // group replication rolled back during commit
+	case 1205, 1213, // lock wait timeout; deadlock, or Galera's certification
+		1020,       // changed since last read: MariaDB's innodb_snapshot_isolation
+		1047, 3101, // a Galera node that is leaving; group replication
 		8002, 8022, 8028, 9007: // TiDB: conflicts, and a schema that changed
 		return Again
-	case 1062, 1290, 1792, 1836, // duplicate key, read-only server or transaction
-		1021, 1114, 3100: // disk or table full, group replication's hook refused
+	case 1062, 1290, 1792, 1836, 1021, 1114, 3100: // duplicate; read-only; full; refused by a hook
 		return RolledBack
 	}
 	return Unknown

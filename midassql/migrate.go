@@ -126,6 +126,11 @@ func (s *Store) tryMigrationLock(ctx context.Context) (release func(), locked bo
 			return nil, false, err
 		}
 		err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1)`, int64(migrationLock)).Scan(&locked)
+		if err == nil && locked {
+			// The SELECT's snapshot lasts until the next statement, and CREATE INDEX CONCURRENTLY waits
+			// for snapshots.
+			_, err = tx.ExecContext(ctx, `SAVEPOINT locked`)
+		}
 		if err != nil || !locked {
 			tx.Rollback()
 		}

@@ -21,8 +21,8 @@ import (
 
 const buyGoods = "/mpay/buy_goods_m"
 
-// A Fault is what goes wrong with one order. Fields can be combined; with the zero value
-// nothing goes wrong.
+// A Fault is what goes wrong with one order. Fields can be combined; of several answers, Body
+// comes before Status and HTML, and these before Ret. With the zero value nothing goes wrong.
 type Fault struct {
 	Delay  time.Duration // wait before answering, or until the caller hangs up
 	Status int           // this HTTP status, with an HTML page as proxies send
@@ -34,9 +34,9 @@ type Fault struct {
 	Body   string        // this body instead of any other
 }
 
-// NextOrders sets the faults of the next orders, one for each, in this sequence. A faulty
-// order is not checked; the one after the last fault is treated as usual. So a login error
-// that passes by itself, as once seen in the wild, is NextOrders(Fault{Ret: 1018}).
+// NextOrders sets the faults of the next orders, one for each, in this sequence; the orders
+// after them work again. An order that gets another answer than its own is not checked. A login
+// error that passes by itself, as once seen in the wild, is NextOrders(Fault{Ret: 1018}).
 func (s *Server) NextOrders(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

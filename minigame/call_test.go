@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -487,10 +488,10 @@ func TestLogin(t *testing.T) {
 // TestErrorsShowNoSecret has servers and proxies repeat what they got, in every notation.
 func TestErrorsShowNoSecret(t *testing.T) {
 	t.Parallel()
-	var answer func(w http.ResponseWriter, r *http.Request, body string)
+	var answer atomic.Pointer[func(w http.ResponseWriter, r *http.Request, body string)]
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		answer(w, r, string(body))
+		(*answer.Load())(w, r, string(body))
 	}))
 	defer server.Close()
 	secrets := []string{"app-key-3f9a", "session-key-77aa==", "app-secret-d0d0", "token-0123456789abcdef", "js-code-5151"}
@@ -521,7 +522,7 @@ func TestErrorsShowNoSecret(t *testing.T) {
 			io.WriteString(w, `{"balance":"app-key-3f9a","openid":7}`)
 		},
 	} {
-		answer = how
+		answer.Store(&how)
 		_, err1 := client.GetBalance(t.Context(), minigame.Coins{Player: player})
 		_, err2 := client.Code2Session(t.Context(), secrets[4])
 		err3 := client.CheckSessionKey(t.Context(), player.OpenID, player.SessionKey)
@@ -536,9 +537,10 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		}
 		require.Error(t, err1, sentence)
 	}
-	answer = func(w http.ResponseWriter, _ *http.Request, _ string) {
+	helpful := func(w http.ResponseWriter, _ *http.Request, _ string) {
 		refuse(w, "[openid] openid is invalid, rid: 5f2a-11")
 	}
+	answer.Store(&helpful)
 	_, err = client.GetBalance(t.Context(), minigame.Coins{Player: player})
 	require.ErrorContains(t, err, "[openid] openid is invalid", "what helps is shown")
 	require.ErrorIs(t, err, minigame.ErrSignature)

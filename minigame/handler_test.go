@@ -176,9 +176,9 @@ func TestTheTwoMoments(t *testing.T) {
 		}}), plainQuery(), goods())
 		require.Equal(t, failJSON, w.Body.String())
 		require.Equal(t, 2500*time.Millisecond, time.Since(start), "the answer leaves")
-		require.Equal(t, 2000*time.Millisecond, ended, "the context ends")
 		close(release)
 		got := seen.wait(t, client)
+		require.Equal(t, 2000*time.Millisecond, ended, "the context ends")
 		require.Len(t, got, 2)
 		require.Equal(t, TimedOut, got[0].Outcome)
 		require.Equal(t, PushEvent{
@@ -331,9 +331,9 @@ func TestHostileBodies(t *testing.T) {
 		case 1:
 			body = good[:random.IntN(len(good)-2)]
 		case 2:
-			body = strings.Repeat(`{"MiniGame":`, random.IntN(50000))
+			body = strings.Repeat(`{"MiniGame":`, random.IntN(20000))
 		case 3:
-			body = strings.Repeat(`<xml>`, random.IntN(50000))
+			body = strings.Repeat(`<xml>`, random.IntN(20000))
 		case 4:
 			noise := make([]byte, random.IntN(2000))
 			for j := range noise {

@@ -42,6 +42,11 @@ const usage = `Gameserver is a small game backend that sells items through Tence
   gameserver -midas live -listen :9001           Tencent CVM: plain HTTP on the internal port 9001
   gameserver -midas live -listen :9001 -delivery-path /ceecloudpay/notify      Tencent CEE
 
+For customer service and finance, on the same database (-h shows the flags of each):
+  gameserver payments -openid ID                 what a player paid for, and what became of it
+  gameserver regrant -openid ID -billno NO …     grant what the bill shows and nobody delivered (补单)
+  gameserver reconcile -bill FILE -columns …     compare the ledger with Tencent's bill (对账)
+
 Endpoints:
   POST /login                    stub: what an app gets from the login SDK
   POST /orders                   an order; answers what the app hands to the cashier
@@ -204,7 +209,12 @@ func main() {
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); {
 	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errDiffers):
+		os.Exit(1)
 	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case isCommand(os.Args[1:]):
+		fmt.Fprintln(os.Stderr, "gameserver:", err)
 		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "gameserver:", err)
@@ -218,6 +228,9 @@ const shutdownTime = 10 * time.Second
 
 // run serves until ctx ends, and then until what is running has ended.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	if isCommand(args) {
+		return runCommand(ctx, args[0], args[1:], getenv, stdout, stderr)
+	}
 	c, err := readConfig(args, getenv, stderr)
 	if err != nil {
 		return err

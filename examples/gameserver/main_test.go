@@ -531,7 +531,7 @@ func TestLimitsOfTheServer(t *testing.T) {
 func TestDocumentedCommandLines(t *testing.T) {
 	t.Parallel()
 	texts := []string{usage}
-	for _, pattern := range []string{"README.md", "deploy/*"} {
+	for _, pattern := range []string{"README*.md", "deploy/*"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.NotEmpty(t, files)
@@ -551,5 +551,52 @@ func TestDocumentedCommandLines(t *testing.T) {
 		require.NoError(t, err, line[0])
 		n++
 	}
-	require.GreaterOrEqual(t, n, 12)
+	require.GreaterOrEqual(t, n, 18)
+}
+
+// So are those for customer service, in this folder and, where it is there, in docs.
+func TestDocumentedSupport(t *testing.T) {
+	t.Parallel()
+	_, databaseURL := newLedger(t, midassql.SQLite)
+	files, err := filepath.Glob("../../docs/support*.md")
+	require.NoError(t, err)
+	n := 0
+	for _, file := range append(files, "README.md", "README.zh-CN.md") {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		whole := strings.ReplaceAll(string(text), "\\\n", " ")
+		for _, line := range regexp.MustCompile(`(?m)^ *gameserver ((?:payments|regrant|reconcile) .*)$`).FindAllStringSubmatch(whole, -1) {
+			args, err := exec.Command("sh", "-c", "printf '%s\\n' "+line[1]).Output()
+			require.NoError(t, err)
+			_, err = runOn(t, databaseURL, strings.Split(strings.TrimSpace(string(args)), "\n")...)
+			if strings.HasPrefix(line[1], "reconcile") {
+				require.ErrorContains(t, err, "bill.csv", line[0]) // there is none
+			} else {
+				require.NoError(t, err, line[0])
+			}
+			n++
+		}
+	}
+	require.GreaterOrEqual(t, n, 6)
+}
+
+// The table of variables in each README is what the server reads, no more and no less.
+func TestDocumentedVariables(t *testing.T) {
+	t.Parallel()
+	var help bytes.Buffer
+	_, err := readConfig([]string{"-h"}, environment(), &help)
+	require.ErrorIs(t, err, flag.ErrHelp)
+	known := map[string]string{"MIDAS_APP_KEY": ""} // by flag
+	for _, found := range regexp.MustCompile(`(?m)^  -([a-z-]+)[^\n]*\n[^\n]*\[(MIDAS_[A-Z_]+)\]`).FindAllStringSubmatch(help.String(), -1) {
+		known[found[2]] = "-" + found[1]
+	}
+	for _, file := range []string{"README.md", "README.zh-CN.md"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		documented := make(map[string]string)
+		for _, row := range regexp.MustCompile("(?m)^\\| `(MIDAS_[A-Z_]+)` \\| (?:`(-[a-z-]+)`|none|无) \\|").FindAllStringSubmatch(string(text), -1) {
+			documented[row[1]] = row[2]
+		}
+		require.Equal(t, known, documented, file)
+	}
 }

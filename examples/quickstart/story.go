@@ -39,12 +39,7 @@ func tell(ctx context.Context, out io.Writer, backend func(*midas.Client) http.H
 		Errorf:  func(format string, args ...any) { s.check(false, format, args...) },
 	})
 	defer s.midas.Close()
-	client, err := midas.New(midas.Config{
-		AppID:        s.midas.AppID(),
-		AppKey:       s.midas.AppKey(),
-		Gateway:      s.midas.Gateway(), // midas.Sandbox() or midas.Production() in real life
-		DeliveryPath: deliveryPath,
-	})
+	client, err := midas.New(s.midas.ClientConfig(deliveryPath)) // a real one has midas.Sandbox() or midas.Production()
 	if err != nil {
 		return err
 	}
