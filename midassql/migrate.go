@@ -26,7 +26,8 @@ const schemaVersion = 2
 // of 0.1 may go on too. Their payments are done, and they answer ret 1 to a callback for an order
 // that a newer server saved, so do not let both run for long.
 //
-// On PostgreSQL this takes two connections, and no pooler in statement mode between. If it is
+// On PostgreSQL and MySQL this takes two connections at once, and no pooler in statement mode
+// between. If it is
 // stopped halfway, call it again. For teams that run their own migrations the same SQL is in the
 // folder schema.
 func (s *Store) Migrate(ctx context.Context) error {
@@ -103,6 +104,9 @@ const (
 func (s *Store) lockMigration(ctx context.Context) (release func(), err error) {
 	if s.dialect == SQLite {
 		return func() {}, nil
+	}
+	if s.db.Stats().MaxOpenConnections == 1 {
+		return nil, errors.New("it takes two connections, and SetMaxOpenConns allows one")
 	}
 	for {
 		release, locked, err := s.tryMigrationLock(ctx)

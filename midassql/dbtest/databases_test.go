@@ -36,6 +36,7 @@ type database struct {
 	*sql.DB
 	dialect midassql.Dialect
 	prefix  string
+	dsn     string
 	open    func() *sql.DB // another pool of connections to the same
 }
 
@@ -91,6 +92,7 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		driverName = "sqlite"
 		dsn = "file:" + filepath.Join(t.TempDir(), "game.db") + "?" + strings.Join(options, "&")
 	}
+	db.dsn = dsn
 	db.open = func() *sql.DB {
 		pool, err := sql.Open(driverName, dsn)
 		require.NoError(t, err)
