@@ -86,7 +86,7 @@ func runExplain(args []string, t *terminal) int {
 	})
 	body := flags.String("body", "", "`body` of a server call or a push of a mini game; @FILE reads it from a file")
 	lang := langFlag(flags)
-	if code, ok := t.parse(flags, args, sayIn(language("", t.env))(explainAbout, explainAboutChinese)); !ok {
+	if code, ok := t.parse(flags, args, explainAbout); !ok {
 		return code
 	}
 	if flags.NArg() != 1 {
