@@ -25,7 +25,6 @@ import (
 	"os/signal"
 	"path"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -246,6 +245,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
+	shop := &shop{store: store, db: db, log: log}
+	defer shop.createTables(ctx)()
+
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
@@ -263,18 +265,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	shop := &shop{client: client, store: store, db: db, log: log}
+	shop.client = client
 	shop.register(mux, c.callbackPath, c.dryRun)
-
-	// Where the database is away, callbacks are answered ret 1 until it is back.
-	migrating, stopMigrating := context.WithCancel(ctx)
-	var migration sync.WaitGroup
-	defer migration.Wait()
-	defer stopMigrating()
-	if err := shop.migrate(migrating); err != nil {
-		log.Error("no tables yet", "error", err.Error())
-		migration.Go(func() { shop.migrateLater(migrating) })
-	}
 
 	server := &http.Server{
 		Handler:           http.MaxBytesHandler(mux, maxBody),
