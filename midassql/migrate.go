@@ -26,7 +26,8 @@ const schemaVersion = 2
 // of 0.1 may go on too. Their payments are done, and they answer ret 1 to a callback for an order
 // that a newer server saved, so do not let both run for long.
 //
-// On PostgreSQL this takes two connections, and no pooler in statement mode between. If it is
+// On PostgreSQL and MySQL this takes two connections at once, and no pooler in statement mode
+// between. If it is
 // stopped halfway, call it again. For teams that run their own migrations the same SQL is in the
 // folder schema.
 func (s *Store) Migrate(ctx context.Context) error {
@@ -104,6 +105,9 @@ func (s *Store) lockMigration(ctx context.Context) (release func(), err error) {
 	if s.dialect == SQLite {
 		return func() {}, nil
 	}
+	if s.db.Stats().MaxOpenConnections == 1 {
+		return nil, errors.New("it takes two connections, and SetMaxOpenConns allows one")
+	}
 	for {
 		release, locked, err := s.tryMigrationLock(ctx)
 		if err != nil || locked {
@@ -146,7 +150,7 @@ func (s *Store) tryMigrationLock(ctx context.Context) (release func(), locked bo
 		conn.Close()
 	}
 	return func() {
-		conn.ExecContext(context.WithoutCancel(ctx), `DO RELEASE_LOCK(?)`, name)
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `DO RELEASE_LOCK(?)`, name) // the end of the connection releases it too
 		conn.Close()
 	}, locked, err
 }

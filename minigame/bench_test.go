@@ -102,11 +102,13 @@ func BenchmarkPushHandler(b *testing.B) {
 		Event    string
 		MiniGame struct{ Payload string }
 	}
-	type inner struct {
+	type inner struct { // what a game needs of a delivery
 		OpenId, OutTradeNo string
+		Env                int
+		WeChatPayInfo      struct{ MchOrderNo, TransactionId string }
 		GoodsInfo          struct {
-			ProductId string
-			Quantity  int
+			ProductId, ZoneId, Attach                     string
+			Quantity, OrigPrice, ActualPrice, OrderSource int64
 		}
 	}
 	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -225,11 +225,18 @@ func (c *Client) readMiniGame(p *Push, m *miniGame) error {
 }
 
 func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
-	var head struct{ Env *number }
-	if json.Unmarshal([]byte(m.Payload), &head) != nil || head.Env == nil {
+	var in payload
+	typeErr := json.Unmarshal([]byte(m.Payload), &in)
+	if typeErr != nil { // a field of another type must not hide Env
+		in = payload{}
+		var head struct{ Env *number }
+		_ = json.Unmarshal([]byte(m.Payload), &head)
+		in.Env = head.Env
+	}
+	if in.Env == nil {
 		return unverified("the payload has no Env, so its key is not known")
 	}
-	env := Env(*head.Env) // not verified yet: it picks the key, nothing else
+	env := Env(*in.Env) // not verified yet: it picks the key, nothing else
 	if known {
 		if err := c.served(env); err != nil {
 			return err
@@ -243,9 +250,8 @@ func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
 	if !known {
 		return nil
 	}
-	var in payload
-	if err := json.Unmarshal([]byte(m.Payload), &in); err != nil {
-		return wrongType(err)
+	if typeErr != nil {
+		return wrongType(typeErr)
 	}
 	switch p.Event {
 	case eventCoins, eventRechargeCenter:

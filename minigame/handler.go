@@ -178,8 +178,26 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 
 // readBody reads the body of a push, within the time for an answer.
 func (c *Client) readBody(w http.ResponseWriter, r *http.Request, start time.Time) ([]byte, error) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(start.Add(c.config().DeliverTimeout)) // not every ResponseWriter has one
+	// A deadline for every push would cost more than its signature: one is set when it is due.
+	expired := make(chan struct{})
+	timer := time.AfterFunc(c.config().DeliverTimeout-time.Since(start), func() {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // not every ResponseWriter has one
+		close(expired)
+	})
+	buf, err := readAll(r)
+	if !timer.Stop() {
+		<-expired
+		return nil, unverified("the body did not arrive in time")
+	}
+	if err == nil && len(buf) > maxPushBytes {
+		w.Header().Set("Connection", "close")
+		err = unverified("the body is over 1 MiB")
+	}
+	return buf, err
+}
+
+// readAll reads a body up to one byte over the limit.
+func readAll(r *http.Request) ([]byte, error) {
 	size := int64(1 << 10)
 	if r.ContentLength > 0 && r.ContentLength <= maxPushBytes {
 		size = min(r.ContentLength+1, 16<<10) // not on the caller's word alone
@@ -193,19 +211,12 @@ func (c *Client) readBody(w http.ResponseWriter, r *http.Request, start time.Tim
 		n, err := limited.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if err == io.EOF {
-			break
+			return buf, nil
 		}
 		if err != nil {
 			return nil, unverified("the body did not arrive")
 		}
 	}
-	// The deadline must not look like a caller that hung up while the game's function runs.
-	_ = control.SetReadDeadline(time.Time{})
-	if len(buf) > maxPushBytes {
-		w.Header().Set("Connection", "close")
-		return nil, unverified("the body is over 1 MiB")
-	}
-	return buf, nil
 }
 
 // send sends an answer at once. A ResponseWriter that panics is one that did not send it.

@@ -119,6 +119,7 @@ func (c *Counter) Add(limit int) bool {
 	return true
 }
 
+// Done counts one less.
 func (c *Counter) Done() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -128,6 +129,7 @@ func (c *Counter) Done() {
 	}
 }
 
+// Count returns how many are running.
 func (c *Counter) Count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

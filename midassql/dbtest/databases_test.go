@@ -36,6 +36,7 @@ type database struct {
 	*sql.DB
 	dialect midassql.Dialect
 	prefix  string
+	dsn     string
 	open    func() *sql.DB // another pool of connections to the same
 }
 
@@ -91,6 +92,7 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		driverName = "sqlite"
 		dsn = "file:" + filepath.Join(t.TempDir(), "game.db") + "?" + strings.Join(options, "&")
 	}
+	db.dsn = dsn
 	db.open = func() *sql.DB {
 		pool, err := sql.Open(driverName, dsn)
 		require.NoError(t, err)
@@ -136,7 +138,7 @@ func (db *database) store(t testing.TB, opts midassql.Options) *midassql.Store {
 }
 
 // tables are those of a Store, and one of items.
-var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "items"}
+var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "refunds", "items"}
 
 // sql writes "?" and table names as db has them.
 func (db *database) sql(statement string) string {
