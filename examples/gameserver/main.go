@@ -207,16 +207,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); {
-	case errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errDiffers):
 		os.Exit(1)
 	case errors.Is(err, errUsage):
 		os.Exit(2)
-	case isCommand(os.Args[1:]):
+	default:
 		fmt.Fprintln(os.Stderr, "gameserver:", err)
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "gameserver:", err)
+		if isCommand(os.Args[1:]) {
+			os.Exit(2) // 1 is what reconcile found
+		}
 		os.Exit(1)
 	}
 }
