@@ -28,6 +28,9 @@ const (
 	eventXpayInquiry   = "xpay_subscribe_ios_refund_query_notify"
 )
 
+// gameEvents are the events of mini games about money: each must have its PayEventSig.
+var gameEvents = []string{eventGoods, eventShop, eventShopSample, eventCoins, eventRechargeCenter, eventRefund}
+
 // Source says where an order was placed.
 type Source int
 
@@ -204,7 +207,7 @@ type (
 
 // readMiniGame reads the event of a mini game, in the order of minigame.md 4.5.
 func (c *Client) readMiniGame(p *Push, m *miniGame) error {
-	known := slices.Contains([]string{eventGoods, eventShop, eventShopSample, eventCoins, eventRechargeCenter, eventRefund}, p.Event)
+	known := slices.Contains(gameEvents, p.Event)
 	if m == nil {
 		if known { // a flat body would go without a PayEventSig
 			return &midas.ParamError{Param: "MiniGame", Reason: "missing"}
