@@ -1,6 +1,7 @@
 package minigame
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -247,7 +248,13 @@ func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
 	}
 	key, err := c.config().appKey(env)
 	if err != nil || !equal(m.PayEventSig, PayEventSig(p.Event, m.Payload, key)) {
-		return unverified(fmt.Sprintf("PayEventSig of %d bytes in Env %d: check the AppKey of that environment", len(m.Payload), env))
+		// No real PayEventSig is published: this is to tell a wrong key from a wrong formula.
+		name := "another event"
+		if known {
+			name = p.Event
+		}
+		return unverified(fmt.Sprintf("PayEventSig of %s in Env %d, payload of %d bytes with SHA-256 %x: check the AppKey of that environment",
+			name, env, len(m.Payload), sha256.Sum256([]byte(m.Payload))))
 	}
 	p.Authentic = true
 	if !known {
