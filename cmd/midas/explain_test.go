@@ -360,6 +360,26 @@ func TestWhatWasAddedOnTheWayIsToBeTakenOut(t *testing.T) {
 	}
 }
 
+func TestWhatWasAddedIsNamedAlsoWhereTheLibraryRefusesIt(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{
+		"/pay/notify&" + documentedQuery:              `without "/pay/notify=" the signature is right`,
+		"appid=7&" + documentedQuery:                  `without "appid=7" the signature is right`,
+		documentedQuery + "&zoneid=2":                 `without "zoneid=2" the signature is right`,
+		documentedQuery + "&a[]=1&a[]=2":              `without "a[]=1", "a[]=2" the signature is right`,
+		"amt%3D1%26appid=145&" + documentedQuery[10:]: "",
+	} {
+		code, stdout, _ := runWith(t, "", nil, "explain", "-key", documentedKey, "/pay/mt.php?"+query)
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, stdout, "REFUSED: ")
+		if want == "" {
+			require.NotContains(t, stdout, "the signature is right")
+			continue
+		}
+		require.Contains(t, stdout, "Note: "+want+": that was added on the way; take it out before verifying.")
+	}
+}
+
 // Of a genuine callback the path given is right, and a signature of one's own is for another.
 func TestThePathIsWrongWhereTheSignatureIsOnesOwn(t *testing.T) {
 	t.Parallel()
