@@ -124,7 +124,7 @@ func clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return s[:n] + "…"
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 // DeliveryHandler returns the handler of the delivery URL: it verifies each callback,

@@ -1,6 +1,7 @@
 package failovertest
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -136,11 +137,18 @@ func (m *mariaDB) makeReplica(t *testing.T) {
 }
 
 // failover kills the primary after the replica was cut off from it for a while, and promotes
-// the replica once it has applied what it has received.
+// the replica.
 func (m *mariaDB) failover(t *testing.T) {
 	t.Helper()
 	m.replication.stall()
 	pause(t.Context(), stalled)
+	m.promote(t)
+}
+
+// promote goes on from a stalled link. The replica applies what it has received before it
+// leads.
+func (m *mariaDB) promote(t *testing.T) {
+	t.Helper()
 	m.primary.kill()
 	m.replication.lead("127.0.0.1:1") // nobody
 	m.replication.resume()
@@ -190,6 +198,33 @@ func TestMariaDBLosesWithSemiSyncTimeout(t *testing.T) {
 	writers := m.writers(t)
 	r := during(t, writers, func() { m.failover(t) })
 	require.NotZero(t, r.lost, "nothing was lost: the proof would not see a loss")
+}
+
+// A commit that waits for the replica is ended by an administrator: it succeeds.
+func TestMariaDBLosesWithKillQuery(t *testing.T) {
+	m := startMariaDB(t, practicallyForever)
+	writers := m.writers(t)
+	token, err := saveUntilDone(t.Context(), writers, 0)
+	require.NoError(t, err)
+	admin := openMySQL(t, mysqlDSN(m.primary.address, "", ""))
+
+	m.replication.stall()
+	answer := make(chan error)
+	go func() { answer <- writers[0].deliver(context.Background(), payment(0, token)) }()
+	eventually(t, "a commit that waits", func() error {
+		var id int
+		err := admin.QueryRowContext(t.Context(), `SELECT id FROM information_schema.processlist
+			WHERE command = 'Query' AND state LIKE 'Waiting for semi-sync ACK%'`).Scan(&id)
+		if err == nil {
+			_, err = admin.ExecContext(t.Context(), fmt.Sprint("KILL QUERY ", id))
+		}
+		return err
+	})
+	err = <-answer
+	m.promote(t)
+	require.NoError(t, err, "a killed commit is an error now: docs/databases.md says otherwise")
+	r := compare(t, writers, map[int]error{0: err})
+	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
 }
 
 // Payments of one player at once, each with a grant that changes his balance: none needs

@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
@@ -61,7 +63,7 @@ func (p *postgreSQL) newNode(t *testing.T, name string) *node {
 
 func (p *postgreSQL) start(t *testing.T, n *node) {
 	t.Helper()
-	n.start(t, func() error { return p.open(t, n.address, "").PingContext(t.Context()) })
+	n.start(t, func() error { return p.open(t, n.address).PingContext(t.Context()) })
 }
 
 // makeStandby makes the standby anew, as a copy of the primary.
@@ -72,7 +74,7 @@ func (p *postgreSQL) makeStandby(t *testing.T) {
 	require.NoError(t, err)
 	p.account.run(t, filepath.Join(p.bin, "pg_basebackup"), "-h", host, "-p", port, "-U", "game", "-D", p.standby.data, "-R", "-X", "stream", "-c", "fast")
 	p.start(t, p.standby)
-	db := p.open(t, p.primary.address, "")
+	db := p.open(t, p.primary.address)
 	eventually(t, "the standby to follow", func() error {
 		var n int
 		err := db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM pg_stat_replication WHERE state = 'streaming'`).Scan(&n)
@@ -108,12 +110,19 @@ func (p *postgreSQL) dsn() string {
 	return fmt.Sprintf("postgres://game@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write&connect_timeout=1", p.primary.address, p.standby.address)
 }
 
-func (p *postgreSQL) open(t *testing.T, address, more string) *sql.DB {
-	return openPGX(t, "postgres://game@"+address+"/postgres?sslmode=disable&connect_timeout=1"+more)
+func (p *postgreSQL) url(address string) string {
+	return "postgres://game@" + address + "/postgres?sslmode=disable&connect_timeout=1"
 }
 
-func openPGX(t *testing.T, dsn string) *sql.DB {
-	db, err := sql.Open("pgx", dsn)
+func (p *postgreSQL) open(t *testing.T, address string) *sql.DB {
+	return openPGX(t, p.url(address))
+}
+
+func openPGX(t *testing.T, dsn string) *sql.DB { return openPostgreSQL(t, "pgx", dsn) }
+
+func openPostgreSQL(t *testing.T, driver, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
 	require.NoError(t, err)
 	db.SetMaxOpenConns(10)
 	db.SetMaxIdleConns(10)
@@ -200,7 +209,7 @@ func TestPostgreSQLLosesWithCancelBackend(t *testing.T) {
 	p := startPostgreSQL(t, true)
 	w := p.writers(t)[0]
 	require.NoError(t, w.store.SaveOrder(t.Context(), order(0), &midas.Order{Token: "token"}))
-	admin := p.open(t, p.primary.address, "")
+	admin := p.open(t, p.primary.address)
 
 	p.replication.stall()
 	answer := make(chan error)
@@ -214,6 +223,48 @@ func TestPostgreSQLLosesWithCancelBackend(t *testing.T) {
 	require.NoError(t, err, "a cancelled commit is an error now: docs/databases.md says otherwise")
 	r := compare(t, []*writer{w}, map[int]error{0: err})
 	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
+}
+
+// A switchover may leave the old primary up, and read-only. A pool stays with it for as long as
+// its connections last.
+func TestPostgreSQLPoolLeavesAReadOnlyNode(t *testing.T) {
+	p := startPostgreSQL(t, false)
+	stays := newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false)
+	leaves := newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false)
+	leaves.db.SetConnMaxLifetime(time.Second)
+	createTables(t, stays, midassql.PostgreSQL)
+	require.NoError(t, leaves.db.PingContext(t.Context()))
+
+	execute(t, p.open(t, p.primary.address), `ALTER SYSTEM SET default_transaction_read_only = on`, `SELECT pg_reload_conf()`)
+	p.account.run(t, filepath.Join(p.bin, "pg_ctl"), "promote", "-w", "-D", p.standby.data)
+	pause(t.Context(), 2*time.Second)
+
+	var refused *pgconn.PgError
+	require.ErrorAs(t, stays.payOnce(t.Context(), 0), &refused, "docs/databases.md says otherwise")
+	require.Equal(t, "25006", refused.Code) // read_only_sql_transaction
+	require.NoError(t, leaves.payOnce(t.Context(), 1))
+}
+
+// A context that ends while a commit waits for the standby: drivers cancel the commit, which
+// PostgreSQL ends with success, and lib/pq passes that on.
+func TestPostgreSQLContextEndsDuringCommit(t *testing.T) {
+	p := startPostgreSQL(t, true)
+	createTables(t, newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false), midassql.PostgreSQL)
+	for i, driver := range []string{"pgx", "postgres"} { // the latter is lib/pq
+		t.Run(driver, func(t *testing.T) {
+			w := newWriter(t, openPostgreSQL(t, driver, p.url(p.primary.address)), midassql.PostgreSQL, false)
+			token := driver
+			require.NoError(t, w.store.SaveOrder(t.Context(), order(i), &midas.Order{Token: token}))
+			p.replication.stall()
+			defer p.replication.resume()
+			for range 2 { // the payment, and its repeat
+				ctx, cancel := context.WithTimeout(t.Context(), callTime)
+				err := w.deliver(ctx, payment(i, token))
+				cancel()
+				require.Error(t, err, "OK for what the standby does not have")
+			}
+		})
+	}
 }
 
 // onceByHand is Once as somebody would write it who does not know why midassql does more: a
