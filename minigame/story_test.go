@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -129,6 +132,60 @@ func TestPushesAreRepeatedOnWeChatsSchedule(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Len(t, owned.granted, 1, "the sixteenth push of the day was accepted")
+}
+
+func TestTheSamePushAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, minigametest.Config{}, nil)
+	var owned bag
+	w.wechat.PushToHandler(w.client.PushHandler(owned.handlers()))
+	order := w.order(t, minigame.Live)
+	_, err := w.wechat.Pay(t.Context(), "player-1", order)
+	require.NoError(t, err)
+	results := make(chan bool, 8)
+	for range cap(results) {
+		go func() {
+			receipt, err := w.wechat.Repeat(t.Context(), minigame.Live, order.OutTradeNo)
+			results <- err == nil && receipt.Accepted
+		}()
+	}
+	for range cap(results) {
+		require.True(t, <-results)
+	}
+	require.Len(t, owned.granted, 1)
+}
+
+func TestAHandlerWithoutKeysIsAMistake(t *testing.T) {
+	t.Parallel()
+	client, err := minigame.New(minigame.Config{AppID: "wx1"})
+	require.NoError(t, err)
+	require.PanicsWithValue(t, "minigame.Config.PushKeys: empty: set the Token and EncodingAESKey of the console", func() {
+		client.PushHandler(minigame.Handlers{})
+	})
+}
+
+// TestAnswersAboutAnotherOrder has a server that answers calls about another order, or of
+// the other environment.
+func TestAnswersAboutAnotherOrder(t *testing.T) {
+	t.Parallel()
+	for answer, says := range map[string]string{
+		`{"out_trade_no":"other","pay_state":2}`:         "another order",
+		`{"order":{"order_id":"order-01","env_type":2}}`: "other environment",
+		`{"errcode":0}`: "no order in it",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }))
+		cfg := minigame.Config{AppID: "wx1", OfferID: "1", AppKey: "k", BaseURL: server.URL, AccessToken: func(context.Context, string) (string, error) { return "t", nil }}
+		cfg.MiniProgram = says != "another order"
+		client, err := minigame.New(cfg)
+		require.NoError(t, err)
+		if cfg.MiniProgram {
+			_, err = client.QueryOrder(t.Context(), minigame.OrderQuery{OpenID: "o", OrderID: "order-01"})
+		} else {
+			_, err = client.QueryOrderInfo(t.Context(), minigame.OrderInfoQuery{Player: minigame.Player{OpenID: "o", SessionKey: "k"}, OutTradeNo: "order-01"})
+		}
+		require.ErrorContains(t, err, says)
+		server.Close()
+	}
 }
 
 func TestTheSandboxIsGuarded(t *testing.T) {
