@@ -335,6 +335,8 @@ func TestRepliesToTheByte(t *testing.T) {
 			reply := test.push.Reply(test.err)
 			require.Equal(t, test.want, string(reply.Bytes()))
 			require.Equal(t, !strings.Contains(test.want, "99999"), reply.OK())
+			kind := map[byte]string{'{': "application/json", '<': "application/xml", 's': "text/plain; charset=utf-8"}[test.want[0]]
+			require.Equal(t, kind, reply.ContentType())
 		})
 	}
 	advice := (&Push{appID: "a", xml: true}).ReplyAdvice(Advice{Info: "<i>", Evidence: "e"})

@@ -328,3 +328,36 @@ func TestConfigRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "AppID")
 	require.ErrorContains(t, err, "MaxDeliveries", "all at once")
 }
+
+func TestComplaintsAndInquiriesOfMiniPrograms(t *testing.T) {
+	t.Parallel()
+	const inquiry = `{"Event":"xpay_subscribe_ios_refund_query_notify","MsgType":"event","bundleid":"com.tencent.xin","channel_bill":"b","pay_order_id":"2","provide_status":"1"}`
+	const complaint = `{"Event":"xpay_complaint_notify","MsgType":"event","OpenId":"player-1","MchOrderId":"order-01","RequestId":"r1"}`
+	w := newWorld(t, minigametest.Config{MiniProgram: true, Mode: minigametest.Plaintext}, nil)
+	push := func(h minigame.Handlers, message string) string {
+		w.wechat.PushToHandler(w.client.PushHandler(h))
+		receipt, err := w.wechat.Push(t.Context(), message)
+		require.NoError(t, err)
+		return string(receipt.Body)
+	}
+	require.Equal(t, `success`, push(minigame.Handlers{}, inquiry), "acknowledged without advice")
+	require.Equal(t, `{"ErrCode":0,"ErrMsg":"success"}`, push(minigame.Handlers{}, complaint))
+	require.Equal(t, `{"result_code":0,"result_info":"fine","evidence":"none"}`, push(minigame.Handlers{
+		RefundInquiry: func(_ context.Context, r *minigame.RefundInquiry) (minigame.Advice, error) {
+			if r.PayOrderID != "2" {
+				return minigame.Advice{}, errors.New("another one")
+			}
+			return minigame.Advice{Info: "fine", Evidence: "none"}, nil
+		},
+	}, inquiry))
+	require.Equal(t, `{"ErrCode":99999,"ErrMsg":"internal error"}`, push(minigame.Handlers{
+		RefundInquiry: func(context.Context, *minigame.RefundInquiry) (minigame.Advice, error) {
+			return minigame.Advice{}, errors.New("no idea")
+		},
+	}, inquiry))
+	var complained string
+	require.Equal(t, `{"ErrCode":0,"ErrMsg":"success"}`, push(minigame.Handlers{
+		Complaint: func(_ context.Context, c *minigame.Complaint) error { complained = c.OutTradeNo; return nil },
+	}, complaint))
+	require.Equal(t, "order-01", complained)
+}
