@@ -174,8 +174,9 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 		e, reply = c.run(r.Context(), confirmed, p, start)
 	}
 	e.OK = reply.ok
+	hungUp := r.Context().Err() != nil // before the answer: after it WeChat may well hang up
 	sent := send(w, http.StatusOK, reply)
-	if sent != nil || r.Context().Err() != nil || time.Since(start) >= weChatPatience {
+	if hungUp || sent != nil || time.Since(start) >= weChatPatience {
 		e.Outcome = HungUp
 	}
 	c.report(r.Context(), e, start)
