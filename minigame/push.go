@@ -225,11 +225,12 @@ func decode(body []byte, v any) (isXML bool, err error) {
 type number int64
 
 func (n *number) UnmarshalText(text []byte) error {
-	if len(bytes.TrimSpace(text)) == 0 {
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 {
 		*n = 0
 		return nil
 	}
-	i, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	i, err := strconv.ParseInt(string(text), 10, 64)
 	*n = number(i)
 	if err != nil {
 		return errors.New("not an integer")
@@ -241,7 +242,10 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
 	}
-	return n.UnmarshalText(bytes.Trim(b, `"`))
+	if b[0] == '"' {
+		b = b[1 : len(b)-1]
+	}
+	return n.UnmarshalText(b)
 }
 
 // A flag is a bool that may have come as text or a number.
