@@ -19,8 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stalled is how long the standby hears nothing before the primary is killed.
-const stalled = 3 * time.Second
+const (
+	stalled = 3 * time.Second // how long the standby hears nothing before the primary is killed
+	between = 3 * time.Second // two failovers
+)
 
 // A postgreSQL is a primary and a standby, which replicates over a link.
 type postgreSQL struct {
@@ -145,7 +147,7 @@ func TestPostgreSQL(t *testing.T) {
 	r := during(t, writers, func() {
 		for range *failovers {
 			p.failover(t)
-			pause(t.Context(), time.Second)
+			pause(t.Context(), between)
 		}
 	})
 	requireExactlyOnce(t, r)
