@@ -36,10 +36,13 @@ type postgreSQL struct {
 // disks.
 func startPostgreSQL(t *testing.T, synchronous bool) *postgreSQL {
 	t.Helper()
-	initdb := program(t, "initdb", "/usr/lib/postgresql/*/bin/")
-	p := &postgreSQL{account: newAccount(t, "postgres"), bin: filepath.Dir(initdb), replication: newLink(t)}
+	bin := *pgFolder
+	if bin == "" {
+		bin = filepath.Dir(program(t, "initdb", "/usr/lib/postgresql/*/bin/"))
+	}
+	p := &postgreSQL{account: newAccount(t, "postgres"), bin: bin, replication: newLink(t)}
 	p.primary, p.standby = p.newNode(t, "a"), p.newNode(t, "b")
-	p.account.run(t, initdb, "-D", p.primary.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C")
+	p.account.run(t, filepath.Join(bin, "initdb"), "-D", p.primary.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C")
 	settings := "wal_log_hints = on\nwal_retrieve_retry_interval = 200ms\nunix_socket_directories = ''\n"
 	if synchronous {
 		// By name: for '*' a running pg_basebackup is a synchronous standby too.
