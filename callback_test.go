@@ -21,7 +21,7 @@ import (
 
 func TestTheDocumentedCallbackBecomesADelivery(t *testing.T) {
 	t.Parallel()
-	d, err := documentedClient(t).ParseDeliveryQuery(documentedQuery)
+	d, err := documentedClient(t).ParseDeliveryQuery(documentedCallback)
 	require.NoError(t, err)
 	require.Equal(t, &midas.Delivery{
 		AppID: "1101255891", OpenID: "F11669C63D76BAB0BC2F6CC869B19E53", BillNo: "-APPDJSX18246-20140401-1206311492",
@@ -158,22 +158,22 @@ func TestMovingABoundaryBetweenNameAndValueNeverVerifies(t *testing.T) {
 	// Every "=" and "&" of the query, escaped or moved by a few bytes in either direction, and
 	// every "%3D" put in their place.
 	tried := 0
-	for i, b := range []byte(documentedQuery) {
+	for i, b := range []byte(documentedCallback) {
 		if b != '=' && b != '&' {
 			continue
 		}
-		before, after := documentedQuery[:i], documentedQuery[i+1:]
+		before, after := documentedCallback[:i], documentedCallback[i+1:]
 		variants := []string{before + after, before + url.QueryEscape(string(b)) + after, before + "=" + url.QueryEscape(string(b)) + after, before + "&" + after, before + "%3D" + after, before + "%253D" + after}
 		for n := 1; n <= 4; n++ {
 			if i-n >= 0 {
-				variants = append(variants, documentedQuery[:i-n]+string(b)+documentedQuery[i-n:i]+after, documentedQuery[:i-n]+string(b)+documentedQuery[i-n:i]+url.QueryEscape(string(b))+after)
+				variants = append(variants, documentedCallback[:i-n]+string(b)+documentedCallback[i-n:i]+after, documentedCallback[:i-n]+string(b)+documentedCallback[i-n:i]+url.QueryEscape(string(b))+after)
 			}
 			if n < len(after) {
 				variants = append(variants, before+after[:n]+string(b)+after[n:], before+url.QueryEscape(string(b))+after[:n]+string(b)+after[n:])
 			}
 		}
 		for _, variant := range variants {
-			if sameParameters(variant, documentedQuery) {
+			if sameParameters(variant, documentedCallback) {
 				continue
 			}
 			_, err := c.ParseDeliveryQuery(variant)
@@ -185,9 +185,9 @@ func TestMovingABoundaryBetweenNameAndValueNeverVerifies(t *testing.T) {
 
 	// The case of protocol.md 5: unencoded names would let one parameter pass for two.
 	for _, forged := range []string{
-		strings.Replace(documentedQuery, "amt=320&appid=1101255891", "amt%3D320&appid=1101255891", 1),
-		strings.Replace(documentedQuery, "amt=320&appid=1101255891", "amt=320%26appid%3D1101255891", 1),
-		strings.Replace(documentedQuery, "amt=320&appid=1101255891", "amt%3D320%26appid=1101255891", 1),
+		strings.Replace(documentedCallback, "amt=320&appid=1101255891", "amt%3D320&appid=1101255891", 1),
+		strings.Replace(documentedCallback, "amt=320&appid=1101255891", "amt=320%26appid%3D1101255891", 1),
+		strings.Replace(documentedCallback, "amt=320&appid=1101255891", "amt%3D320%26appid=1101255891", 1),
 	} {
 		t.Run(forged, func(t *testing.T) {
 			t.Parallel()
@@ -412,7 +412,7 @@ func manyParams() map[string]string {
 func TestParsingNeedsADeliveryPathAndAGET(t *testing.T) {
 	t.Parallel()
 	c := documentedClient(t, func(cfg *midas.Config) { cfg.DeliveryPath = "" })
-	_, err := c.ParseDeliveryQuery(documentedQuery)
+	_, err := c.ParseDeliveryQuery(documentedCallback)
 	var configErr *midas.ConfigError
 	require.ErrorAs(t, err, &configErr)
 	require.Equal(t, "DeliveryPath", configErr.Field)
@@ -424,19 +424,19 @@ func TestParsingNeedsADeliveryPathAndAGET(t *testing.T) {
 	for _, method := range []string{"POST", "HEAD", "get"} {
 		t.Run(method, func(t *testing.T) {
 			t.Parallel()
-			r := httptest.NewRequest("GET", documentedPath+"?"+documentedQuery, nil)
+			r := httptest.NewRequest("GET", documentedPath+"?"+documentedCallback, nil)
 			r.Method = method
 			_, err := documentedClient(t).ParseDelivery(r)
 			require.ErrorIs(t, err, midas.ErrSignature)
 		})
 	}
-	d, err := documentedClient(t).ParseDelivery(httptest.NewRequest("GET", "/x?"+documentedQuery, nil))
+	d, err := documentedClient(t).ParseDelivery(httptest.NewRequest("GET", "/x?"+documentedCallback, nil))
 	require.NoError(t, err)
 	require.Equal(t, "customkey", d.Metadata)
 }
 
 func FuzzSplitQuery(f *testing.F) {
-	for _, seed := range []string{documentedQuery, "a=1&b", "%", "a=%4", "&&", "a+b=1", "=", "a%3D1&appid=145", "x=\xff\x00", "version=v5"} {
+	for _, seed := range []string{documentedCallback, "a=1&b", "%", "a=%4", "&&", "a+b=1", "=", "a%3D1&appid=145", "x=\xff\x00", "version=v5"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, query string) {

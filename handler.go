@@ -124,7 +124,7 @@ func clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return s[:n] + "…"
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 // DeliveryHandler returns the handler of the delivery URL: it verifies each callback,
@@ -177,7 +177,7 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			e, reply = unverified(r, err), ReplyTo(err)
 		case err != nil:
 			e, reply = about(d, Malformed, err), ReplyTo(err)
-		case !c.running.add(c.cfg.MaxDeliveries):
+		case !c.running.Add(c.cfg.MaxDeliveries):
 			e = about(d, Shed, c.Ready())
 		default:
 			e, reply = c.run(r.Context(), deliver, d, start)
@@ -245,7 +245,7 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, star
 	}
 	results := make(chan result, 1)
 	go func() {
-		defer c.running.done()
+		defer c.running.Done()
 		defer cancel()
 		res := result{about(d, Panicked, errors.New("the DeliverFunc ended its goroutine")), systemBusy}
 		defer func() { // deferred, for a DeliverFunc that calls runtime.Goexit
@@ -307,7 +307,7 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 		key = PaymentID(e.OpenID, e.BillNo) + string(e.Outcome) + strconv.FormatBool(e.Late)
 	}
 	if c.hook != nil {
-		c.hook.add(key, func(missed int) {
+		c.hook.Add(key, func(missed int) {
 			e := e
 			e.Missed = missed
 			c.cfg.OnCallback(e)
@@ -319,12 +319,12 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 	var suppressed int
 	if e.Outcome == Unverified {
 		var ok bool
-		if suppressed, ok = c.forged.allow(start); !ok {
+		if suppressed, ok = c.forged.Allow(start); !ok {
 			return
 		}
 	}
 	ctx = context.WithoutCancel(ctx) // for what a log handler takes from it, such as a trace
-	c.log.add(key, func(missed int) {
+	c.log.Add(key, func(missed int) {
 		e := e
 		e.Missed = missed + suppressed
 		c.cfg.Logger.LogAttrs(ctx, e.level(), e.message(), e.LogValue().Group()...)
@@ -335,7 +335,7 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 // which means that new callbacks are answered ret 1. For a readiness check:
 // DeliverFuncs that ignore their context never make room, so somebody has to hear of it.
 func (c *Client) Ready() error {
-	if n := c.running.count(); n >= c.cfg.MaxDeliveries {
+	if n := c.running.Count(); n >= c.cfg.MaxDeliveries {
 		return fmt.Errorf("midas: %d DeliverFuncs are running, at most %d may: does one ignore its context?", n, c.cfg.MaxDeliveries)
 	}
 	return nil
@@ -346,16 +346,11 @@ func (c *Client) Ready() error {
 // it returns ctx.Err() when ctx ends first. For a graceful shutdown call it after
 // http.Server.Shutdown and before the database is closed.
 func (c *Client) Wait(ctx context.Context) error {
-	if err := c.running.wait(ctx); err != nil {
+	if err := c.running.Wait(ctx); err != nil {
 		return err
 	}
-	for _, r := range []*reporter{c.hook, c.log} {
-		if r == nil {
-			continue
-		}
-		if err := r.pending.wait(ctx); err != nil {
-			return err
-		}
+	if err := c.hook.Wait(ctx); err != nil {
+		return err
 	}
-	return nil
+	return c.log.Wait(ctx)
 }

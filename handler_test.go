@@ -32,7 +32,7 @@ func TestTheDocumentedCallbackPassesTheRealHandler(t *testing.T) {
 	h := documentedClient(t).DeliveryHandler(func(_ context.Context, d *midas.Delivery) error { got = d; return nil })
 	srv := httptest.NewServer(h)
 	defer srv.Close()
-	resp, err := http.Get(srv.URL + "/behind/another/path?" + documentedQuery)
+	resp, err := http.Get(srv.URL + "/behind/another/path?" + documentedCallback)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	var body bytes.Buffer

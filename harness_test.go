@@ -17,13 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Tencent's documented callback; testdata/README.md says where it is from.
+// Key and path of Tencent's documented callback; testdata/README.md says where it is from.
 const (
-	documentedKey   = "Lf6AtMEB1QlE8BYS"
-	documentedPath  = "/pay/mt.php"
-	documentedQuery = "amt=320&appid=1101255891&appmeta=customkey%2Aqdqb%2Aqq&billno=-APPDJSX18246-20140401-1206311492&clientver=android" +
-		"&openid=F11669C63D76BAB0BC2F6CC869B19E53&payamt_coins=0&payitem=G1%2A20%2A2&providetype=5&pubacct_payamt_coins=" +
-		"&token=5056117C0597793C38C4F1D29F884C5E25887&ts=1396325191&version=v3&zoneid=1&sig=ai1eD5CA16n5pWBx9abjZguMR5Y%3D"
+	documentedKey  = "Lf6AtMEB1QlE8BYS"
+	documentedPath = "/pay/mt.php"
 )
 
 // documentedClient returns the Client that takes the documented callback.
@@ -112,7 +109,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// goldenOrder is the order whose query and signatures below were made with PHP
+// goldenOrder is the order whose query and signatures in order_test.go were made with PHP
 // (rawurlencode with "~" encoded, ksort, hash_hmac).
 func goldenOrder() midas.OrderRequest {
 	return midas.OrderRequest{

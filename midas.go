@@ -69,6 +69,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/midas-go/midas/internal/report"
 )
 
 // Defaults of Config, and limits.
@@ -185,10 +187,10 @@ type Client struct {
 	cfg     Config        // every default filled in; without AppKey
 	appKey  func() string // a func: printers show fields, not closures
 	http    *http.Client
-	running *counter // DeliverFuncs
-	log     *reporter
-	hook    *reporter
-	forged  *logLimit
+	running *report.Counter // DeliverFuncs
+	log     *report.Reporter
+	hook    *report.Reporter
+	forged  *report.Limit
 }
 
 // New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
@@ -202,15 +204,15 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg,
 		appKey:  func() string { return cfg.AppKey },
 		http:    quietHTTPClient(cfg.HTTPClient),
-		running: new(counter),
-		forged:  new(logLimit),
+		running: new(report.Counter),
+		forged:  new(report.Limit),
 	}
 	c.cfg.AppKey = ""
 	if cfg.Logger != nil {
-		c.log = new(reporter)
+		c.log = new(report.Reporter)
 	}
 	if cfg.OnCallback != nil {
-		c.hook = new(reporter)
+		c.hook = new(report.Reporter)
 	}
 	return c, nil
 }
@@ -390,7 +392,7 @@ func (c *Client) get(ctx context.Context, api string, params url.Values, login L
 		if c.log != nil {
 			attrs := []any{"api", api, "try", try + 1, "error", err.Error(), "delay", delay}
 			logCtx := context.WithoutCancel(ctx)
-			c.log.add("", func(int) { c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...) })
+			c.log.Add("", func(int) { c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...) })
 		}
 		if ended := sleep(ctx, delay); ended != nil {
 			return orderAnswer{}, sent, fmt.Errorf("%w; the last try: %w", ended, err)

@@ -69,7 +69,7 @@ func TestAnErrorOfAnOrderOrAnAmountIsNeverFinal(t *testing.T) {
 			"deep, behind a wrapped sig":    fmt.Errorf("x: %w", errors.Join(fmt.Errorf("y: %w", midas.ErrSignature), fmt.Errorf("z: %w", errors.Join(err)))),
 			"behind a nil pointer's error":  errors.Join((*midas.ParamError)(nil), err),
 			"before a nil pointer's error":  errors.Join(err, (*midas.ParamError)(nil)),
-			"behind an error with own As()": errors.Join(asParam{}, err),
+			"behind an error with own As()": errors.Join(asParamError{}, err),
 		} {
 			t.Run(what+" "+where, func(t *testing.T) {
 				t.Parallel()
@@ -79,11 +79,11 @@ func TestAnErrorOfAnOrderOrAnAmountIsNeverFinal(t *testing.T) {
 	}
 }
 
-// asParam is an error that says it is a *ParamError.
-type asParam struct{}
+// asParamError is an error that says it is a *ParamError.
+type asParamError struct{}
 
-func (asParam) Error() string { return "as" }
-func (asParam) As(target any) bool {
+func (asParamError) Error() string { return "as" }
+func (asParamError) As(target any) bool {
 	param, ok := target.(**midas.ParamError)
 	if ok {
 		*param = &midas.ParamError{Param: "amt"}

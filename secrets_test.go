@@ -388,3 +388,22 @@ func TestWhatMidasSaysOfThePayKeyIsWithheld(t *testing.T) {
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, midas.Error{Ret: 1001, Msg: "[withheld]"}, *refused)
 }
+
+// Midas's words may hold escapes of their own, which JSON has not undone.
+func TestEscapesOfABackslashHideNothing(t *testing.T) {
+	t.Parallel()
+	for words, value := range map[string]string{
+		`a \u004f\u004BOK\u004fKO\u004B b`: "OKOKOKOK",
+		`a \x4f\x4BOK\x4fKO\x4B b`:         "OKOKOKOK",
+		`a O\K01\23456789 b`:               "OK0123456789",
+		`a \ud83d\ude00\ud83d\ude01 b`:     "😀😁",
+		`a \u5251\u5251\u5251 b`:           "剑剑剑",
+		`a \ud83d \u12 \x1 OK0123456789 \`: "OK0123456789", // escapes that are none
+	} {
+		t.Run(words, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, "[withheld]", midas.Withhold(words, []string{value}))
+			require.Equal(t, words, midas.Withhold(words, []string{"unrelated value"}))
+		})
+	}
+}

@@ -119,6 +119,7 @@ func (c *Client) serveVerification(w http.ResponseWriter, r *http.Request, start
 		c.report(r.Context(), refused(r, err), start)
 		return
 	}
+	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff") // echostr is the caller's
 	_ = send(w, http.StatusOK, Reply{true, typeText, query.Get("echostr")})
 	c.report(r.Context(), PushEvent{Outcome: Verification, OK: true}, start)
@@ -156,7 +157,7 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 		if p.Mock {
 			e.Outcome = Mock
 		}
-	case !c.running.add(c.config().MaxDeliveries):
+	case !c.running.Add(c.config().MaxDeliveries):
 		err := c.Ready()
 		e, reply = about(p, Shed, err), p.Reply(errNoResult)
 	default:
@@ -178,8 +179,26 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 
 // readBody reads the body of a push, within the time for an answer.
 func (c *Client) readBody(w http.ResponseWriter, r *http.Request, start time.Time) ([]byte, error) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(start.Add(c.config().DeliverTimeout)) // not every ResponseWriter has one
+	// A deadline for every push would cost more than its signature: one is set when it is due.
+	expired := make(chan struct{})
+	timer := time.AfterFunc(c.config().DeliverTimeout-time.Since(start), func() {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // not every ResponseWriter has one
+		close(expired)
+	})
+	buf, err := readAll(r)
+	if !timer.Stop() {
+		<-expired
+		return nil, unverified("the body did not arrive in time")
+	}
+	if err == nil && len(buf) > maxPushBytes {
+		w.Header().Set("Connection", "close")
+		err = unverified("the body is over 1 MiB")
+	}
+	return buf, err
+}
+
+// readAll reads a body up to one byte over the limit.
+func readAll(r *http.Request) ([]byte, error) {
 	size := int64(1 << 10)
 	if r.ContentLength > 0 && r.ContentLength <= maxPushBytes {
 		size = min(r.ContentLength+1, 16<<10) // not on the caller's word alone
@@ -193,19 +212,12 @@ func (c *Client) readBody(w http.ResponseWriter, r *http.Request, start time.Tim
 		n, err := limited.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if err == io.EOF {
-			break
+			return buf, nil
 		}
 		if err != nil {
 			return nil, unverified("the body did not arrive")
 		}
 	}
-	// The deadline must not look like a caller that hung up while the game's function runs.
-	_ = control.SetReadDeadline(time.Time{})
-	if len(buf) > maxPushBytes {
-		w.Header().Set("Connection", "close")
-		return nil, unverified("the body is over 1 MiB")
-	}
-	return buf, nil
 }
 
 // send sends an answer at once. A ResponseWriter that panics is one that did not send it.
@@ -220,7 +232,6 @@ func send(w http.ResponseWriter, status int, reply Reply) (err error) {
 		h.Set("Content-Type", reply.contentType)
 	}
 	h.Set("Content-Length", strconv.Itoa(len(reply.body)))
-	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	if _, err := io.WriteString(w, reply.body); err != nil {
 		return err
@@ -231,7 +242,10 @@ func send(w http.ResponseWriter, status int, reply Reply) (err error) {
 	return nil
 }
 
-var errNoResult = errors.New("the function has not returned in time")
+var (
+	errNoResult = errors.New("the function has not returned in time")
+	errEnded    = errors.New("the function ended its goroutine")
+)
 
 // run runs the game's function and returns what became of it, or a failure when the
 // answer has to leave. Then the function goes on in the background; see Wait.
@@ -240,8 +254,7 @@ func (c *Client) run(ctx context.Context, function func(context.Context) (*Advic
 	answerBy := time.NewTimer(cfg.AnswerTimeout - time.Since(start))
 	defer answerBy.Stop()
 	limited, cancel := context.WithTimeout(ctx, cfg.DeliverTimeout-time.Since(start))
-	timedOut, failed := about(p, TimedOut, errNoResult), p.Reply(errNoResult)
-	ended := about(p, Panicked, errors.New("the function ended its goroutine"))
+	timedOut, failed := about(p, TimedOut, errNoResult), p.Reply(errNoResult) // now: the function may change what p holds
 
 	// Whoever sets answered first decides the answer, the result or the timer.
 	var answered atomic.Bool
@@ -251,9 +264,10 @@ func (c *Client) run(ctx context.Context, function func(context.Context) (*Advic
 	}
 	results := make(chan result, 1)
 	go func() {
-		defer c.running.done()
+		defer c.running.Done()
 		defer cancel()
-		res := result{ended, failed}
+		res := result{timedOut, failed}
+		res.event.Outcome, res.event.Err = Panicked, errEnded
 		defer func() { // deferred, for a function that calls runtime.Goexit
 			if answered.CompareAndSwap(false, true) {
 				results <- res
@@ -303,7 +317,7 @@ func call(ctx context.Context, function func(context.Context) (*Advice, error), 
 // Ready returns nil, or an error while Config.MaxDeliveries functions are running, which
 // means that new pushes are answered with a failure. For a readiness check.
 func (c *Client) Ready() error {
-	if n := c.running.count(); n >= c.config().MaxDeliveries {
+	if n := c.running.Count(); n >= c.config().MaxDeliveries {
 		return fmt.Errorf("minigame: %d functions are running, at most %d may: does one ignore its context?", n, c.config().MaxDeliveries)
 	}
 	return nil
@@ -314,16 +328,11 @@ func (c *Client) Ready() error {
 // ctx.Err() when ctx ends first. For a graceful shutdown call it after
 // http.Server.Shutdown and before the database is closed.
 func (c *Client) Wait(ctx context.Context) error {
-	if err := c.running.wait(ctx); err != nil {
+	if err := c.running.Wait(ctx); err != nil {
 		return err
 	}
-	for _, r := range []*reporter{c.hook, c.log} {
-		if r == nil {
-			continue
-		}
-		if err := r.pending.wait(ctx); err != nil {
-			return err
-		}
+	if err := c.hook.Wait(ctx); err != nil {
+		return err
 	}
-	return nil
+	return c.log.Wait(ctx)
 }

@@ -52,9 +52,12 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/midas-go/midas/internal/report"
 )
 
 // Env is the environment of a payment. URLs, account and offer id are the same in both;
@@ -172,10 +175,12 @@ type Client struct {
 	config  func() *Config // a func: printers show fields, not closures
 	http    *http.Client
 	token   AccessTokenFunc
-	running *counter
-	log     *reporter // nil without a Logger
-	hook    *reporter // nil without OnPush
-	forged  *logLimit
+	running *report.Counter
+	log     *report.Reporter // nil without a Logger
+	hook    *report.Reporter // nil without OnPush
+	forged  *report.Limit
+
+	warnAttach *sync.Once
 }
 
 // New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
@@ -189,20 +194,21 @@ func New(cfg Config) (*Client, error) {
 	quiet.Jar = nil
 	quiet.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c := &Client{
-		config:  func() *Config { return &cfg },
-		http:    &quiet,
-		token:   cfg.AccessToken,
-		running: new(counter),
-		forged:  new(logLimit),
+		warnAttach: new(sync.Once),
+		config:     func() *Config { return &cfg },
+		http:       &quiet,
+		token:      cfg.AccessToken,
+		running:    new(report.Counter),
+		forged:     new(report.Limit),
 	}
 	if c.token == nil {
 		c.token = newStableToken(c).get
 	}
 	if cfg.Logger != nil {
-		c.log = new(reporter)
+		c.log = new(report.Reporter)
 	}
 	if cfg.OnPush != nil {
-		c.hook = new(reporter)
+		c.hook = new(report.Reporter)
 	}
 	return c, nil
 }

@@ -123,7 +123,7 @@ func (c *Client) report(ctx context.Context, e PushEvent, start time.Time) {
 		key = strconv.Itoa(int(e.Env)) + "/" + e.OutTradeNo + "/" + e.Event + string(e.Outcome) + strconv.FormatBool(e.Late)
 	}
 	if c.hook != nil {
-		c.hook.add(key, func(missed int) {
+		c.hook.Add(key, func(missed int) {
 			e := e
 			e.Missed = missed
 			c.config().OnPush(e)
@@ -135,12 +135,12 @@ func (c *Client) report(ctx context.Context, e PushEvent, start time.Time) {
 	var suppressed int
 	if e.Outcome == Unverified || e.Outcome == WrongEnv && e.OutTradeNo == "" {
 		var ok bool
-		if suppressed, ok = c.forged.allow(start); !ok {
+		if suppressed, ok = c.forged.Allow(start); !ok {
 			return
 		}
 	}
 	ctx = context.WithoutCancel(ctx) // for what a log handler takes from it, such as a trace
-	c.log.add(key, func(missed int) {
+	c.log.Add(key, func(missed int) {
 		e := e
 		e.Missed = missed + suppressed
 		c.config().Logger.LogAttrs(ctx, e.level(), "minigame: push", e.LogValue().Group()...)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +29,12 @@ The input is a URL, a raw query, or a line of an access log; "-" reads it from s
 A request is told from a callback by its parameters. With -sig it is your own signature of this
 message that is explained, as your code computed it.
 
-openkey, pfkey and pay_token are masked in what is printed, unless -secrets is given; the pay
-key never is printed. Exit code 0: verified; 1: not; 2: wrong usage.
+Mini games and mini programs: the input is the JSON with signData, paySig and signature, the URL
+of a server call or of a push (its body with -body), or a push's body alone. -key is the AppKey;
+give -session-key for signature, -token for the signatures of a push.
+
+openkey, pfkey and pay_token are masked in what is printed, unless -secrets is given; the keys
+never are printed. Exit code 0: verified; 1: not; 2: wrong usage.
 `
 
 const explainAboutChinese = `用法：midas explain -key KEY [-path /registered/path] URL或查询串
@@ -43,7 +48,11 @@ const explainAboutChinese = `用法：midas explain -key KEY [-path /registered/
 
 是请求还是回调由参数判断。给出 -sig 时，解释的是你的代码对这条消息算出的签名。
 
-除非给出 -secrets，打印时遮盖 openkey、pfkey、pay_token；支付密钥从不打印。
+小游戏和小程序：输入是含 signData、paySig、signature 的 JSON，服务端接口或消息推送的 URL
+（请求体用 -body 给出），或单独的推送请求体。-key 是 AppKey；校验 signature 还要 -session-key，
+校验推送的签名要 -token。
+
+除非给出 -secrets，打印时遮盖 openkey、pfkey、pay_token；密钥从不打印。
 退出码：0 通过；1 未通过；2 用法错误。
 `
 
@@ -66,24 +75,59 @@ func runExplain(args []string, t *terminal) int {
 	sig := flags.String("sig", "", "explain this `signature` instead of the one in the message")
 	asJSON := flags.Bool("json", false, "print JSON")
 	secrets := flags.Bool("secrets", false, "show openkey, pfkey and pay_token")
+	var mini miniKeys
+	flags.Func("session-key", "a player's `session_key`, for mini games; give an older one with a second", func(key string) error {
+		mini.sessionKeys = append(mini.sessionKeys, key)
+		return nil
+	})
+	flags.Func("token", "`Token` of the message push, for mini games", func(token string) error {
+		mini.tokens = append(mini.tokens, token)
+		return nil
+	})
+	body := flags.String("body", "", "`body` of a server call or a push of a mini game; @FILE reads it from a file")
 	lang := langFlag(flags)
-	if code, ok := t.parse(flags, args, sayIn(language("", t.env))(explainAbout, explainAboutChinese)); !ok {
+	if code, ok := t.parse(flags, args, explainAbout); !ok {
 		return code
 	}
 	if flags.NArg() != 1 {
 		return t.misused(name, errors.New(`want one URL or query, quoted, after the flags ("-" for standard input)`))
 	}
-	given, err := keys.read(t, "key")
-	if err != nil {
-		return t.misused(name, err)
-	}
 	text := flags.Arg(0)
 	if text == "-" {
-		input, err := io.ReadAll(io.LimitReader(t.in, maxMessage+1))
+		input, err := io.ReadAll(io.LimitReader(t.in, maxMiniMessage+1))
 		if err != nil {
 			return t.failed(name, fmt.Errorf("reading standard input: %w", err))
 		}
 		text = string(input)
+	}
+	if file, ok := strings.CutPrefix(*body, "@"); ok {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return t.misused(name, fmt.Errorf("-body: %w", err))
+		}
+		*body = string(content)
+	}
+	if m, err := parseMiniMessage(text, *body); err != nil {
+		return t.failed(name, err)
+	} else if m != nil {
+		var err error
+		if mini.appKeys, err = keys.read(t, "key"); err != nil && (len(keys.keys) > 0 || keys.file != "") {
+			return t.misused(name, err)
+		}
+		e := explainMini(language(*lang, t.env), m, mini)
+		if *asJSON {
+			t.printJSON(e)
+		} else {
+			e.print(t, language(*lang, t.env))
+		}
+		if !e.Verified {
+			return exitFailed
+		}
+		return exitOK
+	}
+	given, err := keys.read(t, "key")
+	if err != nil {
+		return t.misused(name, err)
 	}
 	m, err := parseMessage(text)
 	switch {
@@ -97,10 +141,7 @@ func runExplain(args []string, t *terminal) int {
 		return t.misused(name, err)
 	}
 	if *asJSON {
-		out := json.NewEncoder(t.out)
-		out.SetEscapeHTML(false)
-		out.SetIndent("", "  ")
-		out.Encode(e)
+		t.printJSON(e)
 	} else {
 		e.print(t)
 	}
@@ -108,6 +149,13 @@ func runExplain(args []string, t *terminal) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+func (t *terminal) printJSON(v any) {
+	out := json.NewEncoder(t.out)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	out.Encode(v)
 }
 
 // An explanation says why a signature is right or wrong.
@@ -295,10 +343,10 @@ func (e *explanation) print(t *terminal) {
 	case e.Problem != "":
 		fmt.Fprintf(t.out, say("%s: %s.\n", "%s：%s。\n"), t.paint(red, say("REFUSED", "拒绝")), printable(e.Problem))
 	case e.Mistakes == nil && e.GaveUp:
-		fmt.Fprintf(t.out, say(`%s: the signature is another one. The message is too long for every two mistakes to be
-tried together, and none of the %d mistakes tried makes it. Try it with a shorter message,
-or compare the base string with your own.
-`, `%s：收到的是另一个签名。消息太长，没有试完所有错误的两两组合，试过的 %d 种错误都算不出它。
+		fmt.Fprintf(t.out, say(`%s: the signature is another one. The message is too long to try every
+combination of the %d mistakes known, and none of those tried makes it. Try a shorter message, or
+compare the base string with your own.
+`, `%s：收到的是另一个签名。消息太长，%d 种已知错误的组合没有试完，试过的都算不出它。
 请换一条短一些的消息再试，或把源串与你自己的对比。
 `), bad, e.Tried)
 	case e.Mistakes == nil:

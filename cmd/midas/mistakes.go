@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // A mistake is something that implementations get wrong (protocol.md 8).
@@ -129,8 +127,10 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 	}
 	pathCure := say("YSDK signs /v3/r/mpay/…, the older gateways (MSDK) sign /mpay/…, whatever the path of the URL", "YSDK 的签名路径是 /v3/r/mpay/…，老网关（MSDK）是 /mpay/…，与 URL 的路径无关")
 	if m.callback {
-		pathCure = say("sign for the path of the delivery URL as registered at Tencent, byte for byte; if Midas itself sent this callback, the path named here is the registered one: configure that",
-			"用腾讯后台配置的发货 URL 的路径签名，一个字节都不差；如果这个回调确是米大师发来的，这里指出的就是后台配置的路径，请照此配置")
+		pathCure = say("sign for the path of the delivery URL as registered at Tencent, byte for byte", "用腾讯后台配置的发货 URL 的路径签名，一个字节都不差")
+		if !own {
+			pathCure += say("; if Midas itself sent this callback, the path named here is the registered one: configure that", "；如果这个回调确是米大师发来的，这里指出的就是后台配置的路径，请照此配置")
+		}
 		path("order-path", say("it is signed for the path of the order, not of the delivery URL", "签名用了下单的路径，而不是发货 URL 的路径"),
 			say("sign for the path of the delivery URL as registered at Tencent", "用腾讯后台配置的发货 URL 的路径签名"), ysdkPrefix+orderPath)
 		path("order-path-msdk", say("it is signed for the path of the older gateways' order, not of the delivery URL", "签名用了老网关下单的路径，而不是发货 URL 的路径"),
@@ -257,9 +257,9 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 	}
 	add("empty-dropped", say("parameters with an empty value are left out", "空值参数没有参与签名"), say("sign empty values too if they are sent: name=", "发出的空值也要签名：name="),
 		func(r *recipe) { r.without(func(p param) bool { return p.Value == "" }) }).If = say("your own code skips empty values", "你自己的代码跳过空值")
-	fixed := []names{callbackNames.and(requestNames)}
+	fixed := []nameSet{callbackNames.and(requestNames)}
 	if m.callback {
-		fixed = append(fixed, callbackNames, oldCallbackNames, oldCallbackNames.and(names{"appmeta": true, "clientver": true}))
+		fixed = append(fixed, callbackNames, oldCallbackNames, oldCallbackNames.and(nameSet{"appmeta": true, "clientver": true}))
 	} else {
 		fixed = append(fixed, requestNames, oldRequestNames)
 	}
@@ -376,187 +376,6 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 	return s
 }
 
-// addEncodings adds what can be wrong with the encodings of path, parameters and values.
-func (s *search) addEncodings(m *message, say func(en, zh string) string, add func(name, what, cure string, apply func(*recipe)) *mistake) {
-	ruleE := say("encode every byte but 0-9 A-Z a-z - _ . as %XX with capital hex digits: a space is %20, * is %2A, ~ is %7E, / is %2F", "除 0-9 A-Z a-z - _ . 外，每个字节都编码成 %XX（大写十六进制）：空格是 %20，* 是 %2A，~ 是 %7E，/ 是 %2F")
-	ruleC := say("in a callback encode every byte of a value but 0-9 A-Z a-z ! * ( ) as %XX in capitals first, then encode the whole string again: \"-\" ends up as %252D", "回调里先把值中除 0-9 A-Z a-z ! * ( ) 外的每个字节编码成大写的 %XX，再对整个串编码一次：\"-\" 最后是 %252D")
-	raw := say("a request is signed with raw values: encode them only when the URL is made, after signing", "请求用原始值签名：签名之后拼 URL 时才编码")
-
-	// The less changes come first: what fits more of the message is likelier than a whole library's rule.
-	if m.callback {
-		both := encodeE.withLower()
-		value := encodeC.withLower()
-		for _, way := range []struct {
-			name, what string
-			value      encoder
-			whole      *encoder
-		}{
-			{"lower-case-hex", say("escapes have lower-case hex digits, in the values", "值的转义用了小写十六进制"), value, nil},
-			{"lower-case-hex", say("escapes have lower-case hex digits, in the values and in the whole string", "值和整个串的转义都用了小写十六进制"), value, &both},
-			{"plus-for-space", say(`a space is encoded as "+", in the values`, `值里的空格编码成了 "+"`), encodeC.withPlus(), nil},
-			{"tilde-left", say(`"~" is left as it is, in the values`, `值里的 "~" 没有编码`), encodeC.alsoKeeping("~"), nil},
-		} {
-			added := add(way.name, way.what, ruleC, func(r *recipe) {
-				r.value = way.value
-				if way.whole != nil {
-					r.pathAs, r.whole = *way.whole, *way.whole
-				}
-			})
-			added.with, added.If = &way.value, say("the code has an encoder of its own for the values", "代码里给值写了自己的编码函数")
-		}
-	}
-
-	if m.callback {
-		for _, way := range []struct {
-			name, what, condition string
-			value                 encoder
-		}{
-			{"values-not-pre-encoded", say("the values are not encoded before the whole string is", "值没有先编码，只编码了整个串"), say("the code signs a callback as it signs a request", "代码用签请求的办法签回调"), encoder{}},
-			{"values-pre-encoded-like-a-request", say("the values are encoded with the rule of requests, which keeps - _ . and encodes ! * ( )", "值用了请求的编码规则，保留 - _ . 而编码 ! * ( )"), say("the code has one encoder for requests and callbacks", "代码里请求和回调共用一个编码函数"), encodeE},
-			{"three-replaced", say("only - _ . are replaced in the values", "值里只替换了 - _ ."), say("the code replaces these characters one by one", "代码逐个替换这些字符"), replacing("-_.")},
-			{"hyphen-replaced", say("only - is replaced in the values", "值里只替换了 -"), say("the code replaces this character alone", "代码只替换这一个字符"), replacing("-")},
-		} {
-			added := add(way.name, way.what, ruleC, func(r *recipe) { r.value = way.value })
-			added.with, added.If = &way.value, way.condition
-		}
-	} else {
-		for _, way := range []struct {
-			name, what string
-			value      encoder
-		}{
-			{"values-pre-encoded", say("the values are percent-encoded before the whole string is", "值先做了百分号编码，再编码整个串"), encodeE},
-			{"values-pre-encoded-like-a-callback", say("the values are encoded first, with the rule of callbacks", "值先按回调的规则编码了"), encodeC},
-		} {
-			added := add(way.name, way.what, raw, func(r *recipe) { r.value = way.value })
-			added.with, added.If = &way.value, say("the code encodes with a function of its own", "代码里用的是自己写的编码函数")
-		}
-	}
-	encodeParts := say(`encode the path and the joined parameters before they are joined with "&"`, `路径和拼接好的参数先分别编码，再用 "&" 连接`)
-	if m.callback {
-		add("nothing-encoded", say("path, parameters and values are not encoded at all", "路径、参数、值都没有编码"), encodeParts+say("; in a callback the values before that", "；回调里在此之前先编码值"),
-			func(r *recipe) { r.pathAs, r.whole, r.value = encoder{}, encoder{}, encoder{} }).If = say("the code joins everything as it is", "代码把所有内容原样拼接")
-		add("whole-not-encoded", say("the values are encoded, but then path and joined parameters are not", "值编码了，路径和拼接好的参数却没有再编码"), encodeParts, func(r *recipe) { r.pathAs, r.whole = encoder{}, encoder{} }).If =
-			say("the code encodes the values alone", "代码只编码了值")
-	} else {
-		add("nothing-encoded", say("path and parameters are not encoded at all", "路径和参数都没有编码"), encodeParts, func(r *recipe) { r.pathAs, r.whole = encoder{}, encoder{} }).If =
-			say("the code joins everything as it is", "代码把所有内容原样拼接")
-	}
-	add("path-not-encoded", say("the path is not encoded", "路径没有编码"), say(`encode the path too: "/" is %2F`, `路径也要编码："/" 是 %2F`), func(r *recipe) { r.pathAs = encoder{} }).If = say("the code joins the path as it is", "代码把路径原样拼进源串")
-	add("parameters-not-encoded", say("the path is encoded, but the joined parameters are not", "路径编码了，拼接好的参数没有编码"), encodeParts, func(r *recipe) { r.whole = encoder{} }).If =
-		say("the code joins the parameters as they are", "代码把参数原样拼进源串")
-
-	// use adds an encoding that was used instead of the right one, in each place.
-	use := func(name, what, condition string, e encoder) {
-		for _, place := range []struct {
-			where, cure         string
-			value, path, params bool
-		}{
-			{say(", for the path and the joined parameters", "（路径和拼接好的参数）"), ruleE, false, true, true},
-			{say(", for the joined parameters", "（拼接好的参数）"), ruleE, false, false, true},
-			{say(", for the values", "（值）"), ruleC, true, false, false},
-			{say(", for the values and again for path and parameters", "（值，以及路径和拼接好的参数）"), ruleC, true, true, true},
-			{say(", for the values and again for the parameters", "（值，以及拼接好的参数）"), ruleC, true, false, true},
-		} {
-			cure := place.cure
-			if place.value && !m.callback {
-				cure = raw
-				if place.params {
-					cure += "; " + ruleE
-				}
-			}
-			added := add(name, what+place.where, cure, func(r *recipe) {
-				if place.value {
-					r.value = e
-				}
-				if place.path {
-					r.pathAs = e
-				}
-				if place.params {
-					r.whole = e
-				}
-			})
-			added.with, added.If = &e, condition
-		}
-	}
-	use("star-left", say(`"*" is left as it is`, `"*" 没有编码`), say(`"*" is an exception in the code`, `代码里对 "*" 做了例外`), encodeE.alsoKeeping("*"))
-	use("lower-case-hex", say("escapes have lower-case hex digits", "转义用了小写十六进制"), say("the escapes are written in small letters", "代码里转义写成小写"), encodeE.withLower())
-	for _, l := range []struct {
-		name, functions string
-		with            encoder
-	}{
-		{"plus-for-space", "PHP urlencode, http_build_query; Python 2 quote_plus, urlencode", encodeE.withPlus()},
-		{"tilde-left", "PHP rawurlencode; Python 3 quote(safe=''); C# Uri.EscapeDataString", encodeE.alsoKeeping("~")},
-		{"query-escape", "Go url.QueryEscape, url.Values.Encode; Python 3 quote_plus, urlencode; Ruby CGI.escape; Lua gsub('[^%w %-%_%.%~]')", encodeE.alsoKeeping("~").withPlus()},
-		{"form-encoder", "Java URLEncoder; Ruby URI.encode_www_form; JavaScript URLSearchParams", encodeE.alsoKeeping("*").withPlus()},
-		{"encodeURIComponent", "JavaScript encodeURIComponent, querystring", encodeE.alsoKeeping("!'()*~")},
-		{"encodeURI", "JavaScript encodeURI", encodeE.alsoKeeping("!'()*~;,/?:@&=+$#")},
-		{"escape", "JavaScript escape", keeping("@*_+-./").withWide(escapeWide)},
-		{"HttpUtility.UrlEncode", "C# HttpUtility.UrlEncode", encodeE.alsoKeeping("!*()").withPlus().withLower()},
-		{"WebUtility.UrlEncode", "C# WebUtility.UrlEncode", encodeE.alsoKeeping("!*()").withPlus()},
-		{"path-escape", "Go url.PathEscape", encodeE.alsoKeeping("~$&+:=@")},
-		{"slash-left", "Python 2 urllib.quote", encodeE.alsoKeeping("/")},
-		{"quote", "Python 3 urllib.parse.quote", encodeE.alsoKeeping("~/")},
-		{"lua-gsub", "Lua gsub('[^%w ]')", keeping("").withPlus()},
-		{"lua-gsub", "Lua gsub('[^%w%.%- ]')", keeping(".-").withPlus()},
-		{"lua-gsub", "Lua gsub('([&=+%c])')", replacing("&=+\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f ").withPlus()},
-	} {
-		what := fmt.Sprintf(say("it is encoded as these do: %s", "编码方式是 %s 的"), l.functions)
-		use(l.name, what, fmt.Sprintf(say("the code calls one of these: %s", "代码里用的是：%s"), l.functions), l.with)
-	}
-	// Characters outside ASCII.
-	byteByByte := say("encode a character outside ASCII as its UTF-8 bytes, each as %XX", "非 ASCII 字符按 UTF-8 逐字节编码，每个字节一个 %XX")
-	if m.callback {
-		byteByByte += say("; app_metadata in hex or base64 is ASCII, and every implementation agrees on that", "；app_metadata 用十六进制或 base64 就只有 ASCII，各家实现都一致")
-	}
-	for _, way := range []struct {
-		name, what string
-		wide       func(dst []byte, char string) []byte
-	}{
-		{"utf16-codes", say("a character outside ASCII is encoded as the number of its UTF-16 code unit, such as %9053", "非 ASCII 字符编码成了 UTF-16 码，如 %9053"), utf16Wide},
-		{"last-byte-only", say("of a character outside ASCII only the last byte is encoded, as Tencent's Java SDK does", "非 ASCII 字符只编码了最后一个字节，腾讯的 Java SDK 就这样"), lastByteWide},
-		{"ff-for-each-byte", say("each byte of a character outside ASCII is encoded as %FF, as Tencent's C++ SDK does", "非 ASCII 字符的每个字节都编码成了 %FF，腾讯的 C++ SDK 就这样"), ffWide},
-	} {
-		value, whole := encodeC.withWide(way.wide), encodeE.withWide(way.wide)
-		if m.callback {
-			add(way.name, way.what, byteByByte, func(r *recipe) { r.value = value })
-		}
-		add(way.name, way.what, byteByByte, func(r *recipe) { r.whole = whole })
-	}
-}
-
-// JavaScript's escape, by UTF-16 code units.
-func escapeWide(dst []byte, char string) []byte {
-	for _, unit := range utf16.Encode([]rune(char)) {
-		if unit > 0xff {
-			dst = append(dst, "%u"+fmt.Sprintf("%04X", unit)...)
-		} else {
-			dst = append(dst, '%', upperHex[unit>>4], upperHex[unit&15])
-		}
-	}
-	return dst
-}
-
-func utf16Wide(dst []byte, char string) []byte {
-	for _, unit := range utf16.Encode([]rune(char)) {
-		dst = append(dst, '%')
-		dst = append(dst, strings.ToUpper(strconv.FormatUint(uint64(unit), 16))...)
-	}
-	return dst
-}
-
-// Java takes a character outside the BMP for two, and has no bytes for either but "?".
-func lastByteWide(dst []byte, char string) []byte {
-	if len(char) == utf8.UTFMax {
-		return append(dst, "%3F%3F"...)
-	}
-	last := char[len(char)-1]
-	return append(dst, '%', upperHex[last>>4], upperHex[last&15])
-}
-
-func ffWide(dst []byte, char string) []byte {
-	return append(dst, strings.Repeat("%FF", len(char))...)
-}
-
 // capitalised returns a path with each part's first letter in capitals.
 func capitalised(path string) string {
 	parts := strings.Split(path, "/")
@@ -586,22 +405,23 @@ func quoted(names []string) []string {
 	return quoted
 }
 
-type names map[string]bool
+// A nameSet is a set of parameter names.
+type nameSet map[string]bool
 
-func (n names) has(name string) bool { return n[name] }
+func (n nameSet) has(name string) bool { return n[name] }
 
-func (n names) sorted() []string { return slices.Sorted(maps.Keys(n)) }
+func (n nameSet) sorted() []string { return slices.Sorted(maps.Keys(n)) }
 
-func (n names) and(others names) names {
+func (n nameSet) and(others nameSet) nameSet {
 	both := maps.Clone(n)
 	maps.Copy(both, others)
 	return both
 }
 
 // listed returns names that are separated by blanks.
-func listed(text string) names {
-	n := names{}
-	for _, name := range strings.Fields(text) {
+func listed(text string) nameSet {
+	n := nameSet{}
+	for name := range strings.FieldsSeq(text) {
 		n[name] = true
 	}
 	return n

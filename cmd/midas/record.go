@@ -101,10 +101,8 @@ func (e exchange) verdict(lang string) string {
 		return say["forgeryRefused"]
 	case e.Accepted:
 		return say["accepted"]
-	case lang == "zh":
-		return say["refused"] + printable(inChinese(e.Reason))
 	}
-	return say["refused"] + " " + printable(e.Reason)
+	return say["refused"] + printable(translate(lang, e.Reason))
 }
 
 // summary is a line about e for the terminal.

@@ -310,7 +310,7 @@ func TestTheSandboxTakesWhatShippedServersSend(t *testing.T) {
 			want := map[bool][2]int{false: {10, 0}, true: {0, 10}}[strict]
 			require.Equal(t, want, [2]int{noted, refused})
 			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN"})
-			require.Equal(t, noted, strings.Count(dashboard, "已受理，但请注意： Cookie org_loc=&#34;%2Fmpay%2Fbuy_goods_m&#34;：已上线的服务器也有这样传的"))
+			require.Equal(t, noted, strings.Count(dashboard, "不影响受理，但请注意：Cookie org_loc=&#34;%2Fmpay%2Fbuy_goods_m&#34;：已上线的服务器也有这样传的"))
 			require.Equal(t, noted, strings.Count(strings.Join(stop(), "\n"), `cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too`))
 		})
 	}
@@ -343,7 +343,7 @@ func TestTheSandboxSpeaksChinese(t *testing.T) {
 			_, text = call(t, "POST", base+"/api/orders/NOSUCH/pay", "", map[string]string{"Accept-Language": "zh-CN,zh"})
 			require.JSONEq(t, `{"error":"没有这个 token"}`, text)
 			_, dashboard := call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN,zh"})
-			require.Contains(t, dashboard, "被拒绝，原因： "+verdict)
+			require.Contains(t, dashboard, "被拒绝，原因："+verdict)
 
 			call(t, "GET", rawOrderURL(base, rawOrder(), rawSign(rawAppKey, "/mpay/buy_goods_m", rawOrder(), func(v string) string { return v })), "", rawCookies)
 			_, dashboard = call(t, "GET", base+"/", "", map[string]string{"Accept-Language": "zh-CN,zh"})

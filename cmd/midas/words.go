@@ -12,7 +12,7 @@ var words = map[string]map[string]string{
 		"baseURL": "Base URL", "offerID": "Offer id", "signedFor": "Callbacks signed for", "cashier": "Cashier",
 		"next": "The next order gets", "ret": "ret", "delay": "delay, ms", "html": "an HTML page", "set": "Set", "isSet": "The next order gets that answer.",
 		"pay": "Pay", "twice": "Twice at once", "discount": "Pay 95 %", "repeat": "Repeat the last", "forge": "Forged", "expire": "After expiry",
-		"issued": "token issued", "refused": "refused because", "accepted": "accepted", "forgeryRefused": "refused, as a forgery should be",
+		"issued": "token issued", "refused": "refused because ", "accepted": "accepted", "forgeryRefused": "refused, as a forgery should be",
 		"forgeryAccepted": "A FORGERY WAS ACCEPTED: the backend does not check the signature", "cancelled": "The player left the cashier.",
 		"asked": "Order request", "called": "Callback request", "params": "Parameters", "cookies": "Cookies", "baseString": "Base string of the right signature",
 		"answer": "Answer", "status": "status", "of": "of 2 s", "made": "The signature received was made with this mistake:",
@@ -20,9 +20,9 @@ var words = map[string]map[string]string{
 		"unknown": "No such order", "unknownHint": "The token is unknown here: place an order and open the url_params of its answer.",
 		"expired": "This order has expired. Place a new one.", "method": "Pay with", "qqwallet": "QQ Wallet", "wechat": "WeChat Pay", "qdqb": "Q-coins",
 		"qpoints": "Q-points", "yuan": "yuan", "payNow": "Pay", "payDiscount": "Pay with 5 % discount", "cancel": "Cancel",
-		"paid": "Paid. The backend has delivered.", "notDelivered": "Paid, but not delivered:", "left": "Cancelled. Nothing was charged.", "test": "Sandbox: no money moves",
+		"paid": "Paid. The backend has delivered.", "notDelivered": "Paid, but not delivered: ", "left": "Cancelled. Nothing was charged.", "test": "Sandbox: no money moves",
 		"noneYet":   "No orders yet. Have your backend place one at this base URL: one placed by hand would be unknown to it.",
-		"tolerated": "Accepted all the same:",
+		"tolerated": "Tolerated: ",
 
 		// On the terminal.
 		"thisMachine": "this machine only", "otherMachines": "OTHER MACHINES CAN REACH IT", "keyGiven": "as given", "builtIn": "(a built-in backend; set yours with -callback URL)",
@@ -62,7 +62,7 @@ Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
 		"qpoints": "Q点", "yuan": "元", "payNow": "立即支付", "payDiscount": "95 折支付", "cancel": "取消",
 		"paid": "支付成功，道具已发货。", "notDelivered": "已支付，但未发货：", "left": "已取消，没有扣款。", "test": "沙箱环境，不会真实扣款",
 		"noneYet":   "还没有订单。请让你的后端向这个网关地址下单：手工下的单，后端并不认识。",
-		"tolerated": "已受理，但请注意：",
+		"tolerated": "不影响受理，但请注意：",
 
 		"thisMachine": "仅限本机", "otherMachines": "其他机器可以访问", "keyGiven": "你给的那个", "builtIn": "（内置后端；用 -callback URL 换成你的）",
 		"welcome": `%s：%s（%s）

@@ -1,5 +1,6 @@
 <?php
 // A backend in PHP, with nothing but PHP. See README.md.     php -S 127.0.0.1:8080 shop.php
+ini_set('display_errors', '0'); // a warning in the answer would spoil it
 const APP_ID = '1450000000', APP_KEY = 'midastest-demo-key', NOTIFY = '/pay/notify', ITEMS = 'sword*60*1;potion*0.5*3';
 
 function E($s) { return str_replace('~', '%7E', rawurlencode($s)); } // protocol 2: for a request

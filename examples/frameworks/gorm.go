@@ -11,7 +11,7 @@ import (
 
 // BagItem is a row of what players own.
 type BagItem struct {
-	ID       int64
+	ID       int64  `xorm:"'id' pk autoincr"`
 	OpenID   string `gorm:"column:openid" xorm:"'openid'"`
 	BillNo   string `gorm:"column:billno" xorm:"'billno'"`
 	Item     string
@@ -29,9 +29,13 @@ func GrantWithGorm(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
 	if err != nil {
 		return err
 	}
-	var rows []BagItem
+	rows := bagItems(d)
+	return db.WithContext(ctx).Create(&rows).Error
+}
+
+func bagItems(d *midas.Delivery) (rows []BagItem) {
 	for _, item := range d.Items {
 		rows = append(rows, BagItem{OpenID: d.OpenID, BillNo: d.BillNo, Item: item.ID, Quantity: item.Quantity})
 	}
-	return db.WithContext(ctx).Create(&rows).Error
+	return rows
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // GrantWithXorm is a grant for midassql.Store.Once that writes with xorm, on the delivery's own
-// transaction. For PostgreSQL write "postgres" and a "postgres://" for the two names.
+// transaction. For PostgreSQL write "postgres", "dbname=game".
 func GrantWithXorm(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
 	db := sql.OpenDB(onTx{tx})
 	defer db.Close()
@@ -21,10 +21,7 @@ func GrantWithXorm(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
 	if err != nil {
 		return err
 	}
-	var rows []BagItem
-	for _, item := range d.Items {
-		rows = append(rows, BagItem{OpenID: d.OpenID, BillNo: d.BillNo, Item: item.ID, Quantity: item.Quantity})
-	}
+	rows := bagItems(d)
 	_, err = engine.Context(ctx).Insert(&rows)
 	return err
 }
@@ -49,7 +46,7 @@ func (c onTx) ExecContext(ctx context.Context, query string, args []driver.Named
 }
 
 func (c onTx) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	rows, err := c.Tx.QueryContext(ctx, query, values(args)...)
+	rows, err := c.Tx.QueryContext(ctx, query, values(args)...) //nolint:rowserrcheck // Next returns it
 	if err != nil {
 		return nil, err
 	}

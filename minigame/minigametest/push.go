@@ -9,6 +9,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -63,7 +64,7 @@ type Receipt struct {
 
 // Push posts any message, in the Server's mode, once. message is JSON or XML.
 func (s *Server) Push(ctx context.Context, message string) (*Receipt, error) {
-	return s.push(ctx, &push{raw: message})
+	return s.push(ctx, &push{event: "a message", raw: message})
 }
 
 // push posts a message, and queues it if it is not accepted.
@@ -206,9 +207,7 @@ func (s *Server) message(p *push) string {
 		return p.raw
 	}
 	m := object{"ToUserName": "gh_0", "FromUserName": "o0", "CreateTime": s.cfg.Now().Unix(), "MsgType": "event", "Event": p.event}
-	for name, value := range p.flat {
-		m[name] = value
-	}
+	maps.Copy(m, p.flat)
 	if p.payload != nil {
 		payload, _ := json.Marshal(p.payload)
 		m["MiniGame"] = object{"Payload": string(payload), "PayEventSig": hexMAC(s.appKey(p.env), p.event+"&"+string(payload)), "IsMock": p.mock}

@@ -326,10 +326,10 @@ func TestMarkupInAnOrderIsText(t *testing.T) {
 // What a page says, it says in its own language, and what was tolerated in an order is noted.
 func TestVerdictsAndNotesAreInThePagesLanguage(t *testing.T) {
 	for name, c := range map[string]struct{ language, note, verdict, cashier, failed string }{
-		"English": {"en", `Accepted all the same: cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too; Tencent's page says "%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"`,
+		"English": {"en", `Tolerated: cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too; Tencent's page says "%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"`,
 			"refused because the body ends in a newline: json.Encoder and fmt.Fprintln write one", "Paid, but not delivered: the body ends in a newline: json.Encoder and fmt.Fprintln write one", "no callback was sent for this order yet: pay first"},
-		"Chinese": {"zh-CN", `已受理，但请注意： Cookie org_loc="%2Fmpay%2Fbuy_goods_m"：已上线的服务器也有这样传的；腾讯文档写的是 "%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"`,
-			"被拒绝，原因： 应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行", "已支付，但未发货： 应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行", "这个订单还没有回调过：请先支付"},
+		"Chinese": {"zh-CN", `不影响受理，但请注意：Cookie org_loc="%2Fmpay%2Fbuy_goods_m"：已上线的服务器也有这样传的；腾讯文档写的是 "%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"`,
+			"被拒绝，原因：应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行", "已支付，但未发货：应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行", "这个订单还没有回调过：请先支付"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			shop := newShop(t)
