@@ -121,7 +121,7 @@ func BenchmarkInbox(b *testing.B) {
 			}
 			b.Run("Once", func(b *testing.B) { deliverAll(b, store.Once(db.grant)) })
 			b.Run("DeliverAndWork", func(b *testing.B) {
-				inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Workers: 16})
+				inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Workers: 64})
 				done := make(chan struct{})
 				go func() {
 					defer close(done)

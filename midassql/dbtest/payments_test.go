@@ -169,6 +169,9 @@ func TestStatementsUseTheirIndexes(t *testing.T) {
 				continue
 			}
 			for _, table := range []string{"deliveries", "orders", "inbox"} {
+				if table == "inbox" && strings.Contains(statement.query, "stuck = 0 WHERE stuck = 1") {
+					continue // Retry, a person's call, reads all that waits
+				}
 				if table == "inbox" && strings.Contains(statement.query, "LEFT JOIN") || strings.HasPrefix(statement.query, "DELETE") && strings.Contains(statement.query, " IN (") {
 					continue // so many of its rows are wanted that reading all of this small table is right
 				}
