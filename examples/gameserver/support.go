@@ -102,31 +102,27 @@ func payments(flags *flag.FlagSet) action {
 		}
 
 		table := newTable(out, "STORED", "BILLNO", "OPENID", "ZONE", "ITEMS", "YUAN", "STATE", "REPEATS", "TOKEN", "METADATA", "BY", "NOTE", "LAST ERROR")
-		n := 0
 		for p, err := range s.store.Payments(ctx, q) {
 			if err != nil {
 				return err
 			}
 			table.row(clock(p.Stored), p.BillNo, p.OpenID, p.ZoneID, midas.FormatItems(p.Items), p.Charged.Yuan(), string(p.State),
 				strconv.Itoa(p.Repeats), p.Token, p.Metadata, p.SettledBy, p.Note, p.LastError)
-			n++
 		}
 		table.flush()
-		fmt.Fprintf(out, "%d payments\n", n)
+		fmt.Fprintf(out, "%d payments\n", table.n)
 		if q.BillNo != "" { // an order has none
 			return nil
 		}
 		unpaid := newTable(out, "ORDERED", "OPENID", "ZONE", "ITEMS", "TOKEN", "METADATA")
-		n = 0
 		for o, err := range unpaidOrders(ctx, s.store, q) {
 			if err != nil {
 				return err
 			}
 			unpaid.row(clock(o.Saved), o.OpenID, o.ZoneID, midas.FormatItems(o.Items), o.Token, o.Metadata)
-			n++
 		}
 		unpaid.flush()
-		fmt.Fprintf(out, "%d orders without a payment\n", n)
+		fmt.Fprintf(out, "%d orders without a payment\n", unpaid.n)
 		return nil
 	}
 }
@@ -215,12 +211,14 @@ func clock(t time.Time) string { return t.Format(time.DateTime) }
 type table struct {
 	out   io.Writer
 	heads []string
-	rows  *tabwriter.Writer
+	rows  *tabwriter.Writer // nil without rows
+	n     int
 }
 
 func newTable(out io.Writer, heads ...string) *table { return &table{out: out, heads: heads} }
 
 func (t *table) row(cells ...string) {
+	t.n++
 	if t.rows == nil {
 		t.rows = tabwriter.NewWriter(t.out, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(t.rows, strings.Join(t.heads, "\t"))

@@ -167,6 +167,11 @@ func TestReconcile(t *testing.T) {
 			require.NoError(t, err, out)
 			require.Contains(t, out, "5 lines on the bill: 0 on the bill only, 0 in the ledger only, 0 with another amount")
 
+			// A line that stands there twice, as a refund may, is one too many.
+			out, err = reconcile(write([]byte("no,fen\n-1,600\n-2,480\n-3,600\n-4,600\n-4,600\n-1,600\n")), "billno=no,amount=fen", "-unit", "fen")
+			require.ErrorIs(t, err, errDiffers)
+			require.Regexp(t, `line 7 +-1`, out)
+
 			// A payment of long ago that the bill shows only now is in the ledger.
 			_, err = runOn(t, databaseURL, "reconcile", "-bill", write([]byte("no,fen\n-1,600\n")), "-columns", "billno=no,amount=fen", "-unit", "fen", "-from", "2024-01-01", "-to", "2024-01-02")
 			require.NoError(t, err)
