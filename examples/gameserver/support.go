@@ -18,11 +18,12 @@ import (
 	"github.com/midas-go/midas/midassql"
 )
 
-// What customer service and finance ask of the ledger, each a command of its own:
+// What customer service, finance and operations ask of the ledger, each a command of its own:
 //
 //	gameserver payments -openid ...
 //	gameserver regrant -openid ... -billno ... -items gem60*60*1 -by anna -reason "ticket 4711"
 //	gameserver reconcile -bill FILE -columns billno=...,openid=...,amount=...
+//	gameserver migrate
 
 // A command does one thing and ends. define adds its flags and returns what it does once they
 // are parsed.
@@ -37,6 +38,7 @@ type action func(ctx context.Context, s *shop, out, terminal io.Writer) error
 var commands = map[string]command{
 	"payments":  {"Look up payments, and orders that nobody paid, of a player or by any number of theirs.", payments},
 	"regrant":   {"Grant a payment that stands on Tencent's bill and was not delivered (补单). The ledger keeps who did it and why, and grants nothing twice.", regrant},
+	"migrate":   {"Make the tables, or change those of an earlier release, before the servers of this one start.", migrateTables},
 	"reconcile": {"Compare the ledger with Tencent's bill (对账): a CSV file with a header. Exits with 1 if anything differs, with 2 if it could not compare.", reconcile},
 }
 
@@ -66,7 +68,7 @@ func runCommand(ctx context.Context, name string, args []string, getenv func(str
 		return fmt.Errorf("unexpected argument %q: everything is a flag", flags.Arg(0))
 	}
 
-	db, err := openDatabase(cmp.Or(*url, getenv("MIDAS_DATABASE_URL"), "gameserver.db"))
+	db, err := openDatabase(withoutLimits(cmp.Or(*url, getenv("MIDAS_DATABASE_URL"), "gameserver.db")))
 	if err != nil {
 		return err
 	}
@@ -85,6 +87,18 @@ func runCommand(ctx context.Context, name string, args []string, getenv func(str
 		return fmt.Errorf("stopped: %w", ctx.Err())
 	}
 	return err
+}
+
+// withoutLimits gives a command the time that a callback does not have, such as for an index on
+// MySQL.
+func withoutLimits(name string) string {
+	switch {
+	case !strings.HasPrefix(name, "mysql://"):
+		return name
+	case strings.Contains(name, "?"):
+		return name + "&readTimeout=0s&writeTimeout=0s"
+	}
+	return name + "?readTimeout=0s&writeTimeout=0s"
 }
 
 // payments prints what the ledger knows.
