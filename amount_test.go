@@ -29,26 +29,49 @@ func TestUnitsOfMoney(t *testing.T) {
 		{math.MaxInt64, "922337203685477580.7", "92233720368547758.07"},
 		{math.MinInt64, "-922337203685477580.8", "-92233720368547758.08"},
 	} {
-		require.Equal(t, test.points, test.amount.QPoints())
-		require.Equal(t, test.yuan, test.amount.Yuan())
-		require.Equal(t, test.points+" Q-points ("+test.yuan+" yuan)", test.amount.String())
+		t.Run(test.points, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, test.points, test.amount.QPoints())
+			require.Equal(t, test.yuan, test.amount.Yuan())
+			require.Equal(t, test.points+" Q-points ("+test.yuan+" yuan)", test.amount.String())
+		})
 	}
 }
 
-func TestParseQPoints(t *testing.T) {
+func TestParseAmounts(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]midas.Amount{
-		"0": 0, "0.1": 1, "1": 10, "60.0": 600, "0.10": 1, "10.5000": 105, "007": 70,
-		"922337203685477580.7": math.MaxInt64,
+	for name, unit := range map[string]struct {
+		parse func(string) (midas.Amount, error)
+		good  map[string]midas.Amount
+		bad   []string
+		want  string
+	}{
+		"Q-points": {midas.ParseQPoints, map[string]midas.Amount{
+			"0": 0, "0.1": 1, "1": 10, "60.0": 600, "0.10": 1, "10.5000": 105, "007": 70, "922337203685477580.7": math.MaxInt64,
+		}, []string{"0.01", "0.11", "922337203685477580.8", "922337203685477581"}, `amount: want Q-points such as "60" or "0.1", to the fen`},
+		"yuan": {midas.ParseYuan, map[string]midas.Amount{
+			"0": 0, "0.01": 1, "0.1": 10, "0.29": 29, "1": 100, "6.50": 650, "6.5": 650, "0.2900": 29, "007": 700, "19.99": 1999, "92233720368547758.07": math.MaxInt64,
+		}, []string{"0.001", "0.295", "92233720368547758.08", "92233720368547759"}, `amount: want yuan such as "6" or "0.29", to the fen`},
 	} {
-		got, err := midas.ParseQPoints(s)
-		require.NoError(t, err, s)
-		require.Equal(t, want, got, s)
-	}
-	for _, s := range []string{"", ".", ".5", "5.", "0.01", "0.11", "-1", "+1", " 1", "1 ", "1,5", "1e3", "0x1", "1.0.0", "١", "NaN", "922337203685477580.8", "922337203685477581", "99999999999999999999"} {
-		_, err := midas.ParseQPoints(s)
-		var paramErr *midas.ParamError
-		require.ErrorAs(t, err, &paramErr, s)
+		for s, want := range unit.good {
+			t.Run(name+" "+s, func(t *testing.T) {
+				t.Parallel()
+				got, err := unit.parse(s)
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+			})
+		}
+		for _, s := range append(unit.bad, "", ".", ".5", "5.", "-1", "-0", "+1", " 1", "1 ", "1\n", "1,5", "1_000", "1e3", "0x1", "1.0.0", "1.-5", "١", "¥6", "6元", "NaN", "Inf", "99999999999999999999") {
+			t.Run(name+" "+s, func(t *testing.T) {
+				t.Parallel()
+				got, err := unit.parse(s)
+				require.Zero(t, got)
+				var paramErr *midas.ParamError
+				require.ErrorAs(t, err, &paramErr)
+				require.Equal(t, "amount", paramErr.Field)
+				require.EqualError(t, err, unit.want)
+			})
+		}
 	}
 }
 
@@ -58,18 +81,29 @@ func FuzzAmount(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, fen int64, s string) {
 		a := midas.Amount(fen)
-		got, err := midas.ParseQPoints(a.QPoints())
-		if a < 0 {
-			require.Error(t, err)
-		} else {
-			require.NoError(t, err)
-			require.Equal(t, a, got)
+		for _, unit := range []struct {
+			write func(midas.Amount) string
+			parse func(string) (midas.Amount, error)
+		}{{midas.Amount.QPoints, midas.ParseQPoints}, {midas.Amount.Yuan, midas.ParseYuan}} {
+			got, err := unit.parse(unit.write(a))
+			if a < 0 {
+				require.Error(t, err)
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, a, got)
+			}
+			if parsed, err := unit.parse(s); err == nil {
+				again, err := unit.parse(unit.write(parsed))
+				require.NoError(t, err)
+				require.Equal(t, parsed, again)
+				require.GreaterOrEqual(t, parsed, midas.Amount(0))
+			}
 		}
-		if parsed, err := midas.ParseQPoints(s); err == nil {
-			again, err := midas.ParseQPoints(parsed.QPoints())
+		// A Q-point is a tenth of a yuan.
+		if points, err := midas.ParseQPoints(s); err == nil && points%midas.QPoint == 0 {
+			yuan, err := midas.ParseYuan(points.Yuan())
 			require.NoError(t, err)
-			require.Equal(t, parsed, again)
-			require.GreaterOrEqual(t, parsed, midas.Amount(0))
+			require.Equal(t, points, yuan)
 		}
 	})
 }

@@ -28,7 +28,10 @@ const apiFile = "testdata/api.txt"
 func TestTheAPIIsTheOneWrittenDown(t *testing.T) {
 	t.Parallel()
 	var api bytes.Buffer
-	for _, dir := range []string{".", "midastest", "midassql"} {
+	for _, dir := range []string{".", "midastest", "midassql", "minigame"} {
+		if _, err := os.Stat(dir); dir == "minigame" && os.IsNotExist(err) {
+			continue
+		}
 		writeAPI(t, &api, dir)
 	}
 	if *update {

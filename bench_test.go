@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -19,22 +20,67 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
-	"github.com/midas-go/midas/midastest"
 	"github.com/stretchr/testify/require"
 )
 
-// Each benchmark stands beside its floor, so that the ratio holds on a noisy machine.
-// Compare with: go test -bench . -count 6
+// Each benchmark measures itself beside its floor and reports the ratio, which holds on
+// a noisy machine:
+//
+//	go test -run '^$' -bench . .
 
 const benchKey = "12345f9a47df4d1eaeb3bad9a7e54321"
+
+// beside runs floor and subject in turns, ten times each, and reports the medians and
+// the median of the ten ratios, as "x-floor".
+func beside(b *testing.B, floor, subject func()) {
+	const rounds = 10
+	const slice = 30 * time.Millisecond
+	measure := func(f func()) float64 {
+		n := 0
+		start := time.Now()
+		for time.Since(start) < slice {
+			for range 16 {
+				f()
+			}
+			n += 16
+		}
+		return float64(time.Since(start).Nanoseconds()) / float64(n)
+	}
+	median := func(values []float64) float64 {
+		slices.Sort(values)
+		return (values[len(values)/2-1] + values[len(values)/2]) / 2
+	}
+	measure(floor) // what is made once
+	measure(subject)
+	for b.Loop() {
+		var floors, subjects, ratios []float64
+		for range rounds {
+			f, s := measure(floor), measure(subject)
+			floors, subjects, ratios = append(floors, f), append(subjects, s), append(ratios, s/f)
+		}
+		b.ReportMetric(median(ratios), "x-floor")
+		b.ReportMetric(median(floors), "floor-ns")
+		b.ReportMetric(median(subjects), "subject-ns")
+	}
+	b.ReportMetric(testing.AllocsPerRun(100, subject), "allocs/subject")
+	b.ReportMetric(0, "ns/op") // that of all rounds together says nothing
+}
+
+// bareHMAC is the floor of a signature: the HMAC of a base string that is there already.
+func bareHMAC(base []byte) func() {
+	return func() {
+		mac := hmac.New(sha1.New, []byte(benchKey+"&"))
+		mac.Write(base)
+		mac.Sum(nil)
+	}
+}
 
 // orderValues are the parameters of a usual order.
 func orderValues() url.Values {
 	return url.Values{
-		"openid": {"0000000000000000000000000E111111"}, "openkey": {"1111806DC5D1C52150CF405E42222222"},
-		"appid": {"1450000000"}, "ts": {"1518081937"}, "pf": {"qq_m_qq-2001-android-2011-xxxx"},
-		"pfkey": {"1B59A5C3D77C7C56D7AFC3E2C823105D"}, "zoneid": {"1"}, "payitem": {"G001*10*1"},
-		"goodsmeta": {"道具*测试描述信息！！！"}, "goodsurl": {"http://example.com/sword.png"}, "appmode": {"1"},
+		"openid": {"0000000000000000000000000E111111"}, "openkey": {"1111806DC5D1C52150CF405E42222222"}, "appid": {"1450000000"},
+		"ts": {"1516080285"}, "pf": {"qq_m_qq-2001-android-2011-xxxx"}, "pfkey": {"1B59A5C3D77C7C56D7AFC3E2C823105D"}, "zoneid": {"1"},
+		"payitem": {"G001*10*1"}, "goodsmeta": {"道具*测试描述信息！！！"}, "goodsurl": {"http://example.com/sword.png"}, "appmode": {"1"},
 		"app_metadata": {"order-20181116-000001"}, "format": {"json"},
 	}
 }
@@ -43,42 +89,24 @@ func BenchmarkSign(b *testing.B) {
 	params := orderValues()
 	const path = "/v3/r/mpay/buy_goods_m"
 	base := []byte(midas.BaseString("GET", path, params))
-	want := midas.Sign("GET", path, params, benchKey)
+	require.Equal(b, midas.Sign("GET", path, params, benchKey), plainSign(path, params))
 
-	b.Run("floor", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			mac := hmac.New(sha1.New, []byte(benchKey+"&"))
-			mac.Write(base)
-			mac.Sum(nil)
-		}
+	sign := func(params url.Values) func() {
+		return func() { midas.Sign("GET", path, params, benchKey) }
+	}
+	b.Run("beside a bare HMAC", func(b *testing.B) { beside(b, bareHMAC(base), sign(params)) })
+	b.Run("the usual way beside it", func(b *testing.B) {
+		beside(b, sign(params), func() { plainSign(path, params) })
 	})
-	b.Run("plain", func(b *testing.B) {
-		require.Equal(b, want, plainSign(path, params))
-		b.ReportAllocs()
-		for b.Loop() {
-			plainSign(path, params)
-		}
-	})
-	b.Run("midas", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			midas.Sign("GET", path, params, benchKey)
-		}
-	})
-	for _, n := range []int{1, 10} { // ten times the parameters: linear, but for the sorting
+	b.Run("ten times the parameters", func(b *testing.B) { // linear, but for the sorting
 		many := url.Values{}
 		for name, values := range params {
-			for i := range n {
+			for i := range 10 {
 				many[strconv.Itoa(i)+name] = values
 			}
 		}
-		b.Run(fmt.Sprintf("params=%d", len(many)), func(b *testing.B) {
-			for b.Loop() {
-				midas.Sign("GET", path, many, benchKey)
-			}
-		})
-	}
+		beside(b, sign(params), sign(many))
+	})
 }
 
 // plainSign is a signature the way it is usually written: sort the names, concatenate,
@@ -121,22 +149,11 @@ func benchCallback(b *testing.B) (c *midas.Client, rawQuery string, base []byte)
 	return c, params.Encode(), []byte(midas.CallbackBaseString("GET", "/pay/notify", params))
 }
 
-func BenchmarkDelivery(b *testing.B) {
+func BenchmarkParseDeliveryQuery(b *testing.B) {
 	c, rawQuery, base := benchCallback(b)
-	b.Run("floor", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			mac := hmac.New(sha1.New, []byte(benchKey+"&"))
-			mac.Write(base)
-			mac.Sum(nil)
-		}
-	})
-	b.Run("midas", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := c.ParseDeliveryQuery(rawQuery); err != nil {
-				b.Fatal(err)
-			}
+	beside(b, bareHMAC(base), func() {
+		if _, err := c.ParseDeliveryQuery(rawQuery); err != nil {
+			b.Fatal(err)
 		}
 	})
 }
@@ -166,92 +183,120 @@ func BenchmarkHandler(b *testing.B) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		io.WriteString(w, body)
 	})
-	for _, bench := range []struct {
-		name    string
-		handler http.Handler
-	}{{"bare", bare}, {"midas", c.DeliveryHandler(deliver)}} {
-		b.Run(bench.name, func(b *testing.B) {
-			srv := httptest.NewServer(bench.handler)
-			defer srv.Close()
-			target := srv.URL + "/pay/notify?" + rawQuery
-			b.ReportAllocs()
-			for b.Loop() {
-				resp, err := http.Get(target)
-				if err != nil {
-					b.Fatal(err)
-				}
-				body, err := io.ReadAll(resp.Body)
-				resp.Body.Close()
-				if err != nil || string(body) != `{"ret":0,"msg":"OK"}` {
-					b.Fatal(err, string(body))
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkCreateOrder compares with a GET of the same URL and cookies from the same server.
-func BenchmarkCreateOrder(b *testing.B) {
-	var srv *midastest.Server
-	srv = midastest.NewServer(midastest.Config{AppID: testAppID, AppKey: benchKey, OnOrder: func(a midastest.OrderAttempt) {
-		srv.Forget(a.Token) // or the orders of one run would slow the next one
-	}})
-	defer srv.Close()
-	var sent *http.Request
-	recording := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-		sent = r
-		return http.DefaultTransport.RoundTrip(r)
-	})}
-	place := func(hc *http.Client) func() {
-		c, err := midas.New(midas.Config{AppID: testAppID, AppKey: benchKey, Gateway: srv.Gateway(), HTTPClient: hc})
-		require.NoError(b, err)
+	call := func(h http.Handler) func() {
+		srv := httptest.NewServer(h)
+		b.Cleanup(srv.Close)
+		target := srv.URL + "/pay/notify?" + rawQuery
 		return func() {
-			_, err := c.CreateOrder(b.Context(), midas.OrderRequest{
-				Login: midas.QQ, OpenID: "0000000000000000000000000E111111", OpenKey: "1111806DC5D1C52150CF405E42222222",
-				PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "1B59A5C3D77C7C56D7AFC3E2C823105D",
-				Items: []midas.Item{{"G001", 10 * midas.QPoint, 1}}, GoodsName: "道具", GoodsDescription: "测试描述信息！！！",
-				GoodsURL: "http://example.com/sword.png", Metadata: "order-20181116-000001",
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	place(recording)()
-
-	b.Run("bare", func(b *testing.B) {
-		target := sent.URL.String()
-		cookies := sent.Cookies()
-		b.ReportAllocs()
-		for b.Loop() {
-			req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, target, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			for _, cookie := range cookies {
-				req.AddCookie(cookie)
-			}
-			resp, err := http.DefaultClient.Do(req)
+			resp, err := http.Get(target)
 			if err != nil {
 				b.Fatal(err)
 			}
 			body, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			var answer struct {
-				Ret                int
-				Msg, Token, Attach string
-				URLParams          string `json:"url_params"`
-			}
-			if err != nil || json.Unmarshal(body, &answer) != nil || answer.Token == "" {
+			if err != nil || string(body) != `{"ret":0,"msg":"OK"}` {
 				b.Fatal(err, string(body))
 			}
 		}
-	})
-	b.Run("midas", func(b *testing.B) {
-		order := place(http.DefaultClient)
-		b.ReportAllocs()
-		for b.Loop() {
-			order()
+	}
+	beside(b, call(bare), call(c.DeliveryHandler(deliver)))
+}
+
+// BenchmarkCreateOrder compares with a GET of the same URL and cookies from the same
+// server, which answers a constant.
+func BenchmarkCreateOrder(b *testing.B) {
+	const answer = `{"ret":0,"token":"842C0000000000000000000000000000AAAAA","url_params":"\/v1\/sx8\/1450000000\/mobile_goods_info?token_id=842C0000000000000000000000000000AAAAA","attach":""}`
+	var sent *http.Request
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if sent == nil {
+			sent = r
 		}
+		io.WriteString(w, answer)
+	}))
+	defer srv.Close()
+	c, err := midas.New(midas.Config{AppID: "1450000000", AppKey: benchKey, Gateway: midas.Sandbox().At(srv.URL), HTTPClient: http.DefaultClient})
+	require.NoError(b, err)
+	midasOrder := func() {
+		_, err := c.CreateOrder(b.Context(), midas.OrderRequest{
+			Login: midas.QQ, OpenID: "0000000000000000000000000E111111", OpenKey: "1111806DC5D1C52150CF405E42222222",
+			PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "1B59A5C3D77C7C56D7AFC3E2C823105D",
+			Items: []midas.Item{{ID: "G001", Price: 10 * midas.QPoint, Quantity: 1}}, GoodsName: "道具", GoodsDescription: "测试描述信息！！！",
+			GoodsURL: "http://example.com/sword.png", Metadata: "order-20181116-000001",
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	midasOrder()
+	target, cookies := srv.URL+sent.RequestURI, sent.Cookies()
+	bare := func() {
+		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, target, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, cookie := range cookies {
+			req.AddCookie(cookie)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		var order struct {
+			Ret                int
+			Msg, Token, Attach string
+			URLParams          string `json:"url_params"`
+		}
+		if err != nil || json.Unmarshal(body, &order) != nil || order.Token == "" {
+			b.Fatal(err, string(body))
+		}
+	}
+	beside(b, bare, midasOrder)
+}
+
+// What an error says of an answer must not cost more because of what a player sent or
+// what a body holds (at most 2 and 20 are asked for).
+func BenchmarkUnusableAnswer(b *testing.B) {
+	refusal := func(openKey, msg string) func() {
+		body := []byte(`{"ret":1018,"msg":` + strconv.Quote(msg) + `,"err_code":"1018--2-20"}`)
+		return judge(b, openKey, body)
+	}
+	ordinary := strings.Repeat("1B59A5C3D77C7C56", 64) // 1 KiB, as long as the worst
+	for _, worst := range []string{strings.Repeat("+", 1023) + "a", strings.Repeat("%", 1024), strings.Repeat("\\u", 512), strings.Repeat("号", 341)} {
+		b.Run(fmt.Sprintf("openkey of %.4s beside an ordinary one", worst), func(b *testing.B) {
+			beside(b, refusal(ordinary, "请求参数错误(pfkey)"), refusal(worst, "请求参数错误(pfkey)"))
+		})
+	}
+	for name, body := range map[string]string{
+		"pluses": strings.Repeat("+", 1<<20), "JSON": `{"msg":"` + strings.Repeat("+", 1<<20) + `"}`,
+		"brackets": `{"msg":` + strings.Repeat("[", 1<<20), "escapes": `{"msg":"` + strings.Repeat(`\u0041`, 1<<17) + `"}`,
+	} {
+		b.Run("1 MiB of "+name+" beside reading it", func(b *testing.B) {
+			read := func() {
+				if _, err := io.ReadAll(strings.NewReader(body)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			beside(b, read, judge(b, ordinary, []byte(body)))
+		})
+	}
+}
+
+// judge returns a function that places an order and is answered body.
+func judge(b *testing.B, openKey string, body []byte) func() {
+	answers := roundTripper(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, ProtoMajor: 1, Body: io.NopCloser(strings.NewReader(string(body))), ContentLength: int64(len(body)), Request: r}, nil
 	})
+	c, err := midas.New(midas.Config{AppID: "1450000000", AppKey: benchKey, Gateway: midas.MSDK(), MaxRetries: -1, HTTPClient: &http.Client{Transport: answers}})
+	require.NoError(b, err)
+	req := midas.OrderRequest{
+		Login: midas.QQ, OpenID: "o_TEST", OpenKey: openKey, PayToken: openKey, PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: openKey,
+		Items: []midas.Item{{ID: "G001", Price: 10 * midas.QPoint, Quantity: 1}}, GoodsName: "道具", GoodsDescription: "测试",
+	}
+	return func() {
+		if _, err := c.CreateOrder(b.Context(), req); err == nil {
+			b.Fatal("accepted")
+		}
+	}
 }

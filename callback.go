@@ -228,45 +228,84 @@ func isPlainName(name string) bool {
 }
 
 // read sets the fields of d from its verified Params. A number that does not fit is
-// an error, never a wrong value; then the fields after it stay empty.
+// an error, never a wrong value; the fields after it stay empty then.
 func (d *Delivery) read(appID string) error {
-	get := d.Params.Get
-	d.AppID, d.OpenID, d.BillNo, d.Token, d.ZoneID = get("appid"), get("openid"), get("billno"), get("token"), get("zoneid")
-	for _, required := range []string{"appid", "openid", "billno", "token", "payitem", "amt", "ts"} {
-		if get(required) == "" {
-			return &ParamError{Param: required, Reason: "missing"}
+	var payItem, amt, ts, appMeta, provideType string
+	version := "v3" // may be absent
+	for _, p := range d.Params {
+		switch p.Name {
+		case "appid":
+			d.AppID = p.Value
+		case "openid":
+			d.OpenID = p.Value
+		case "billno":
+			d.BillNo = p.Value
+		case "token":
+			d.Token = p.Value
+		case "zoneid":
+			d.ZoneID = p.Value
+		case "payitem":
+			payItem = p.Value
+		case "amt":
+			amt = p.Value
+		case "ts":
+			ts = p.Value
+		case "appmeta":
+			appMeta = p.Value
+		case "providetype":
+			provideType = p.Value
+		case "version":
+			version = p.Value
 		}
 	}
-	version, hasVersion := slices.BinarySearchFunc(d.Params, "version", byName)
+	for _, required := range [...]Param{
+		{"appid", d.AppID}, {"openid", d.OpenID}, {"billno", d.BillNo}, {"token", d.Token}, {"payitem", payItem}, {"amt", amt}, {"ts", ts},
+	} {
+		if required.Value == "" {
+			return &ParamError{Param: required.Name, Reason: "missing"}
+		}
+	}
 	switch {
 	case d.AppID != appID:
 		return &ParamError{Param: "appid", Reason: "is not this client's; each app needs a Client of its own"}
-	case hasVersion && d.Params[version].Value != "v3":
+	case version != "v3":
 		return &ParamError{Param: "version", Reason: "is not v3"}
 	case utf8.RuneCountInString(d.BillNo) > maxBillNo:
 		return &ParamError{Param: "billno", Reason: "over 64 characters"}
 	}
-	d.Metadata, d.PayMethod, d.Platform = splitAppMeta(get("appmeta"))
+	d.Metadata, d.PayMethod, d.Platform = splitAppMeta(appMeta)
 
 	var reason string
-	if d.Items, reason = parseItems(get("payitem")); reason != "" {
+	if d.Items, reason = parseItems(payItem); reason != "" {
 		return &ParamError{Param: "payitem", Reason: reason}
 	}
-	var err error
-	number := func(name string, limit int64) int64 {
-		s := get(name)
-		n, parseErr := strconv.ParseInt(s, 10, 64)
-		if err == nil && (!isDigits(s) || parseErr != nil || n > limit) {
-			err = &ParamError{Param: name, Reason: fmt.Sprintf("not a number from 0 to %d", limit)}
+	charged, err := parseNumber("amt", amt, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	d.Charged = Amount(charged) // 0.1 Q-points, that is fen
+	unix, err := parseNumber("ts", ts, maxUnixTime)
+	if err != nil {
+		return err
+	}
+	d.Time = time.Unix(unix, 0)
+	if provideType != "" {
+		n, err := parseNumber("providetype", provideType, math.MaxInt32)
+		if err != nil {
+			return err
 		}
-		return n
+		d.ProvideType = int(n)
 	}
-	d.Charged = Amount(number("amt", math.MaxInt64)) // 0.1 Q-points, that is fen
-	d.Time = time.Unix(number("ts", maxUnixTime), 0)
-	if get("providetype") != "" {
-		d.ProvideType = int(number("providetype", math.MaxInt32))
+	return nil
+}
+
+// parseNumber reads the value of a parameter as decimal digits up to limit.
+func parseNumber(param, value string, limit int64) (int64, error) {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if !isDigits(value) || err != nil || n > limit {
+		return 0, &ParamError{Param: param, Reason: fmt.Sprintf("not a number from 0 to %d", limit)}
 	}
-	return err
+	return n, nil
 }
 
 // splitAppMeta splits "<app_metadata>*<pay method>*<platform>" from the right: the
@@ -306,7 +345,7 @@ func ReplyTo(err error) Reply {
 	switch {
 	case err == nil:
 		return Reply{0, "OK"}
-	case aboutOrder(err):
+	case aboutOrder(err), errors.As(err, &param) && param != nil && param.Field != "":
 		return systemBusy
 	case errors.Is(err, ErrTokenExpired):
 		return Reply{2, "token_expired"}

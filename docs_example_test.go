@@ -88,8 +88,7 @@ func ExampleGateway() {
 
 // The sandbox on your own machine, "midas sandbox", is a YSDK gateway at another address.
 func ExampleGateway_sandboxOnThisMachine() {
-	gateway := midas.Sandbox()
-	gateway.BaseURL = "http://127.0.0.1:9100" // where "midas sandbox" listens
+	gateway := midas.Sandbox().At("http://127.0.0.1:9100") // where "midas sandbox" listens
 	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "my-test-key", Gateway: gateway, DeliveryPath: "/pay/notify"})
 	if err != nil {
 		log.Fatal(err)
@@ -108,10 +107,7 @@ var gems = midas.OrderRequest{
 // calls back to a handler that runs deliver.
 func openMidas(t *testing.T, cfg midastest.Config, deliver midas.DeliverFunc) (*midastest.Server, *midas.Client) {
 	fake := midastest.New(cfg)
-	client, err := midas.New(midas.Config{
-		AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), HTTPClient: fake.HTTPClient(),
-		DeliveryPath: "/pay/notify",
-	})
+	client, err := midas.New(fake.ClientConfig("/pay/notify"))
 	require.NoError(t, err)
 	fake.DeliverToHandler(client.DeliveryHandler(deliver), "/pay/notify")
 	return fake, client
@@ -189,10 +185,12 @@ func TestRecipeForgeries(t *testing.T) {
 		"signed with the order's path": midastest.SignedPath("/v3/r/mpay/buy_goods_m"),
 		"changed after it was signed":  midastest.Tampered("openid", "BO"),
 	} {
-		receipt, err := fake.Pay(t.Context(), order.Token, forgery)
-		require.NoError(t, err)
-		require.False(t, receipt.Accepted, name)
-		require.Equal(t, `{"ret":4,"msg":"bad_parameter:sig"}`, string(receipt.Body), name)
+		t.Run(name, func(t *testing.T) {
+			receipt, err := fake.Pay(t.Context(), order.Token, forgery)
+			require.NoError(t, err)
+			require.False(t, receipt.Accepted)
+			require.Equal(t, `{"ret":4,"msg":"bad_parameter:sig"}`, string(receipt.Body))
+		})
 	}
 }
 
@@ -267,15 +265,18 @@ func TestPitfallQueryThatWentThroughAParser(t *testing.T) {
 		"encoded twice":                  {func(r *http.Request) { r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "%2A", "%252A", 1) }, 4},
 		"POST, as a careless proxy does": {func(r *http.Request) { r.Method = http.MethodPost }, -1},
 	} {
-		r := httptest.NewRequest(http.MethodGet, "/pay/notify?"+rawQuery, nil)
-		test.middleware(r)
-		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, r)
-		if test.ret < 0 {
-			require.Equal(t, http.StatusMethodNotAllowed, answer.Code, name)
-			continue
-		}
-		require.Contains(t, answer.Body.String(), fmt.Sprintf(`{"ret":%d,`, test.ret), name)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest(http.MethodGet, "/pay/notify?"+rawQuery, nil)
+			test.middleware(r)
+			answer := httptest.NewRecorder()
+			handler.ServeHTTP(answer, r)
+			if test.ret < 0 {
+				require.Equal(t, http.StatusMethodNotAllowed, answer.Code)
+				return
+			}
+			require.Contains(t, answer.Body.String(), fmt.Sprintf(`{"ret":%d,`, test.ret))
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -142,7 +143,7 @@ func (e *ParamError) Error() string {
 // aboutOrder reports whether err or anything it wraps is about an order or an
 // amount, which says nothing about a callback.
 func aboutOrder(err error) bool {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // this walks the tree itself: errors.As stops at the first match
 	case *Error:
 		return true
 	case *ParamError:
@@ -150,11 +151,7 @@ func aboutOrder(err error) bool {
 	case interface{ Unwrap() error }:
 		return aboutOrder(e.Unwrap())
 	case interface{ Unwrap() []error }:
-		for _, wrapped := range e.Unwrap() {
-			if aboutOrder(wrapped) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(e.Unwrap(), aboutOrder)
 	}
 	return false
 }

@@ -51,8 +51,11 @@ func ExampleConfig_logger() {
 	for _, query := range []string{documentedCallback, "amt=1&sig=forged"} {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/pay/mt.php?"+query, nil))
 	}
+	if err := client.Wait(context.Background()); err != nil { // lines are written after the answer
+		log.Fatal(err)
+	}
 	// Output:
-	// level=WARN msg="midas: call failed, trying again" api=/mpay/buy_goods_m try=1 error="no usable answer (HTTP status 502): want status 200: \"upstream is down\""
-	// level=INFO msg="midas: callback" billno=-APPDJSX18246-20140401-1206311492 openid=F116… outcome=delivered ret=0
-	// level=WARN msg="midas: callback" outcome=refused error="signature not verified: check the pay key, its environment, and that DeliveryPath, /pay/mt.php, is the registered path" path=/pay/mt.php remote=192.0.2.1:1234 suppressed=0
+	// level=WARN msg="midas: call failed, trying again" api=/mpay/buy_goods_m try=1 error="no usable answer (HTTP status 502, text/html, 16 bytes): want status 200"
+	// level=INFO msg="midas: callback" outcome=delivered ret=0 billno=-APPDJSX18246-20140401-1206311492 openid=F116… token=5056117C0597793C38C4F1D29F884C5E25887
+	// level=WARN msg="midas: callback" outcome=unverified ret=4 error="signature not verified: check the pay key, its environment, and that DeliveryPath, /pay/mt.php, is the registered path" path=/pay/mt.php remote=192.0.2.1:1234
 }

@@ -31,7 +31,7 @@ const documentedCallback = "amt=320&appid=1101255891&appmeta=customkey%2Aqdqb%2A
 func ExampleClient_CreateOrder() {
 	fake := midastest.NewServer(midastest.Config{Errorf: log.Printf})
 	defer fake.Close()
-	client, err := midas.New(midas.Config{AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway()})
+	client, err := midas.New(fake.ClientConfig(""))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func ExampleError() {
 	fake := midastest.NewServer(midastest.Config{})
 	defer fake.Close()
 	fake.NextOrders(midastest.Fault{Ret: 1018, Msg: "请先登录", Code: "1018--2-20"})
-	client, err := midas.New(midas.Config{AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway()})
+	client, err := midas.New(fake.ClientConfig(""))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -166,8 +166,51 @@ func ExampleParseQPoints() {
 	// 60 is 600 fen
 	// 0.1 is 1 fen
 	// 60.0 is 600 fen
-	// parameter price: a part of a fen: the smallest price is 0.1 Q-point
-	// parameter price: want Q-points such as "60" or "0.1"
+	// amount: want Q-points such as "60" or "0.1", to the fen
+	// amount: want Q-points such as "60" or "0.1", to the fen
+}
+
+// A catalogue in yuan.
+func ExampleParseYuan() {
+	for _, s := range []string{"6", "0.29", "6.50", "0.001"} {
+		price, err := midas.ParseYuan(s)
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Println(s, "yuan are", price.QPoints(), "Q-points, to the fen", price.Yuan())
+	}
+	// Output:
+	// 6 yuan are 60 Q-points, to the fen 6.00
+	// 0.29 yuan are 2.9 Q-points, to the fen 0.29
+	// 6.50 yuan are 65 Q-points, to the fen 6.50
+	// amount: want yuan such as "6" or "0.29", to the fen
+}
+
+// What a catalogue or a table of orders holds, in the notation of the parameter payitem.
+func ExampleParseItems() {
+	items, err := midas.ParseItems("sword*18*1;gem60*60.0*2")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, item := range items {
+		fmt.Println(item.Quantity, "x", item.ID, "at", item.Price)
+	}
+	fmt.Println(midas.FormatItems(items))
+	// Output:
+	// 1 x sword at 18 Q-points (1.80 yuan)
+	// 2 x gem60 at 60 Q-points (6.00 yuan)
+	// sword*18*1;gem60*60*2
+}
+
+// One id for a payment, to save in the same write as the items of a player whose data is not in
+// the database of the payments.
+func ExamplePaymentID() {
+	fmt.Println(midas.PaymentID("o_player", "-APPDJSX18246-20140401-1206311492"))
+	fmt.Println(midas.PaymentID("a/b", "1"), midas.PaymentID("a", "b/1"))
+	// Output:
+	// o_player/-APPDJSX18246-20140401-1206311492
+	// a%2Fb/1 a/b/1
 }
 
 // The sig of the callback in Tencent's documentation.
@@ -191,7 +234,7 @@ func ExampleReplyTo() {
 		fmt.Errorf("callback: %w", midas.ErrSignature),
 		errors.New("the database is down"),
 	} {
-		fmt.Println(midas.ReplyTo(err))
+		fmt.Printf("%s\n", midas.ReplyTo(err).Bytes())
 	}
 	// Output:
 	// {"ret":0,"msg":"OK"}

@@ -79,23 +79,23 @@ func (e CallbackEvent) Reconcile() bool {
 // LogValue shows the event as a group, the openid shortened.
 func (e CallbackEvent) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Int("ret", e.Ret), slog.Duration("duration", e.Duration)}
-	text := func(name, value string) {
+	add := func(name, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(name, value))
 		}
 	}
-	text("billno", clip(e.BillNo, 4*maxBillNo))
-	text("openid", clip(e.OpenID, 4))
-	text("token", clip(e.Token, 200))
+	add("billno", clip(e.BillNo, 4*maxBillNo))
+	add("openid", clip(e.OpenID, 4))
+	add("token", clip(e.Token, 200))
 	if e.Late {
 		attrs = append(attrs, slog.Bool("late", true))
 	}
 	if e.Err != nil {
-		text("error", e.Err.Error())
+		add("error", e.Err.Error())
 	}
-	text("path", clip(e.Path, 100))
-	text("remote", e.Remote)
-	text("stack", e.stack)
+	add("path", clip(e.Path, 100))
+	add("remote", e.Remote)
+	add("stack", e.stack)
 	if e.Missed > 0 {
 		attrs = append(attrs, slog.Int("missed", e.Missed))
 	}
@@ -124,7 +124,7 @@ func clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return s[:n] + "…"
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 // DeliveryHandler returns the handler of the delivery URL: it verifies each callback,
@@ -156,8 +156,9 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		if r.ContentLength != 0 { // net/http would wait for the body before it sends the answer
+		if r.ContentLength != 0 { // net/http would wait for the body, before the answer and after it
 			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(start) // what cannot do that waits for its server's own limit
 		}
 		if r.Method != http.MethodGet { // the signature covers the method
 			w.Header().Set("Allow", http.MethodGet)
@@ -176,15 +177,16 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			e, reply = unverified(r, err), ReplyTo(err)
 		case err != nil:
 			e, reply = about(d, Malformed, err), ReplyTo(err)
-		case !c.running.add(c.cfg.MaxDeliveries):
+		case !c.running.Add(c.cfg.MaxDeliveries):
 			e = about(d, Shed, c.Ready())
 		default:
 			e, reply = c.run(r.Context(), deliver, d, start)
 		}
 		e.Ret = reply.ret
+		hungUp := r.Context().Err() != nil // before the answer: after it Midas may well hang up
 		sent := send(w, reply)
 		tooLate := time.Since(start) >= midasPatience
-		if err == nil && (sent != nil || tooLate || r.Context().Err() != nil) {
+		if err == nil && (hungUp || sent != nil || tooLate) {
 			e.Outcome = HungUp
 		}
 		c.report(r.Context(), e, start)
@@ -244,7 +246,7 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, star
 	}
 	results := make(chan result, 1)
 	go func() {
-		defer c.running.done()
+		defer c.running.Done()
 		defer cancel()
 		res := result{about(d, Panicked, errors.New("the DeliverFunc ended its goroutine")), systemBusy}
 		defer func() { // deferred, for a DeliverFunc that calls runtime.Goexit
@@ -306,7 +308,7 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 		key = PaymentID(e.OpenID, e.BillNo) + string(e.Outcome) + strconv.FormatBool(e.Late)
 	}
 	if c.hook != nil {
-		c.hook.add(key, func(missed int) {
+		c.hook.Add(key, func(missed int) {
 			e := e
 			e.Missed = missed
 			c.cfg.OnCallback(e)
@@ -318,12 +320,12 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 	var suppressed int
 	if e.Outcome == Unverified {
 		var ok bool
-		if suppressed, ok = c.forged.allow(start); !ok {
+		if suppressed, ok = c.forged.Allow(start); !ok {
 			return
 		}
 	}
 	ctx = context.WithoutCancel(ctx) // for what a log handler takes from it, such as a trace
-	c.log.add(key, func(missed int) {
+	c.log.Add(key, func(missed int) {
 		e := e
 		e.Missed = missed + suppressed
 		c.cfg.Logger.LogAttrs(ctx, e.level(), e.message(), e.LogValue().Group()...)
@@ -334,7 +336,7 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 // which means that new callbacks are answered ret 1. For a readiness check:
 // DeliverFuncs that ignore their context never make room, so somebody has to hear of it.
 func (c *Client) Ready() error {
-	if n := c.running.count(); n >= c.cfg.MaxDeliveries {
+	if n := c.running.Count(); n >= c.cfg.MaxDeliveries {
 		return fmt.Errorf("midas: %d DeliverFuncs are running, at most %d may: does one ignore its context?", n, c.cfg.MaxDeliveries)
 	}
 	return nil
@@ -345,16 +347,11 @@ func (c *Client) Ready() error {
 // it returns ctx.Err() when ctx ends first. For a graceful shutdown call it after
 // http.Server.Shutdown and before the database is closed.
 func (c *Client) Wait(ctx context.Context) error {
-	if err := c.running.wait(ctx); err != nil {
+	if err := c.running.Wait(ctx); err != nil {
 		return err
 	}
-	for _, r := range []*reporter{c.hook, c.log} {
-		if r == nil {
-			continue
-		}
-		if err := r.pending.wait(ctx); err != nil {
-			return err
-		}
+	if err := c.hook.Wait(ctx); err != nil {
+		return err
 	}
-	return nil
+	return c.log.Wait(ctx)
 }

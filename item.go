@@ -87,25 +87,28 @@ func validateItems(items []Item, refuse func(field, param, format string, args .
 	}
 	left := Amount(maxTotal)
 	for i, item := range items {
-		field := fmt.Sprintf("Items[%d]", i)
+		refuse := func(field, reason string) {
+			refuse(fmt.Sprintf("Items[%d].%s", i, field), "payitem", "%s", reason)
+		}
 		if item.ID == "" || strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("*;|", c) }) {
-			refuse(field+".ID", "payitem", "empty, or not plain ASCII without * ; | and spaces")
+			refuse("ID", "empty, or not plain ASCII without * ; | and spaces")
 		}
 		if item.Price < Fen {
-			refuse(field+".Price", "payitem", "below one fen")
+			refuse("Price", "below one fen")
 		}
 		if item.Quantity < 1 {
-			refuse(field+".Quantity", "payitem", "below 1")
+			refuse("Quantity", "below 1")
 		}
-		if item.Price < Fen || item.Quantity < 1 || left < 0 {
-			continue
-		}
-		if item.Price > left/Amount(item.Quantity) { // a product could overflow
-			refuse("Items", "payitem", "the total is over %s yuan", Amount(maxTotal).Yuan())
+		switch {
+		case item.Price < Fen || item.Quantity < 1 || left < 0:
+		case item.Price > left/Amount(item.Quantity): // the product could overflow
 			left = -1
-			continue
+		default:
+			left -= item.Price * Amount(item.Quantity)
 		}
-		left -= item.Price * Amount(item.Quantity)
+	}
+	if left < 0 {
+		refuse("Items", "payitem", "the total is over %s yuan", Amount(maxTotal).Yuan())
 	}
 	if n := len(FormatItems(items)); n > maxPayItem {
 		refuse("Items", "payitem", "%d bytes as id*price*num, at most %d are allowed", n, maxPayItem)

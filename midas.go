@@ -69,6 +69,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/midas-go/midas/internal/report"
 )
 
 // Defaults of Config, and limits.
@@ -83,9 +85,9 @@ const (
 	defaultDeliverTimeout = 1500 * time.Millisecond
 	defaultAnswerTimeout  = 1800 * time.Millisecond
 
-	// 4,096 grants of 100 ms each are 40,000 payments a second, more than any game sells;
-	// 4,096 that hang cost some 100 MB.
-	defaultMaxDeliveries = 4096
+	// 2,048 grants of 100 ms each are 20,000 payments a second, more than any game sells.
+	// If as many hang, their answers still leave in time.
+	defaultMaxDeliveries = 2048
 )
 
 // A Gateway says where requests go and what is signed for them: request path, signed
@@ -156,7 +158,7 @@ type Config struct {
 
 	// MaxDeliveries is how many DeliverFuncs may run at once. While that many are running
 	// verified callbacks are answered ret 1 at once, and [Client.Ready] returns an error.
-	// Zero means 4096, which no healthy game reaches; negative is refused.
+	// Zero means 2048, which no healthy game reaches; negative is refused.
 	MaxDeliveries int
 
 	// MaxRetries is how often an order is sent again after a network fault, a 5xx or a
@@ -185,10 +187,10 @@ type Client struct {
 	cfg     Config        // every default filled in; without AppKey
 	appKey  func() string // a func: printers show fields, not closures
 	http    *http.Client
-	running *counter // DeliverFuncs
-	log     *reporter
-	hook    *reporter
-	forged  *logLimit
+	running *report.Counter // DeliverFuncs
+	log     *report.Reporter
+	hook    *report.Reporter
+	forged  *report.Limit
 }
 
 // New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
@@ -202,15 +204,15 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg,
 		appKey:  func() string { return cfg.AppKey },
 		http:    quietHTTPClient(cfg.HTTPClient),
-		running: new(counter),
-		forged:  new(logLimit),
+		running: new(report.Counter),
+		forged:  new(report.Limit),
 	}
 	c.cfg.AppKey = ""
 	if cfg.Logger != nil {
-		c.log = new(reporter)
+		c.log = new(report.Reporter)
 	}
 	if cfg.OnCallback != nil {
-		c.hook = new(reporter)
+		c.hook = new(report.Reporter)
 	}
 	return c, nil
 }
@@ -314,7 +316,7 @@ func (g Gateway) wrong() string {
 		return `BaseURL is not of the form "https://host"`
 	case u.User != nil || strings.ContainsAny(g.BaseURL, "?#"):
 		return "BaseURL holds a user, a query or a fragment"
-	case g.SignPrefix == "" && slices.Contains([]string{"ysdk.qq.com", "ysdktest.qq.com"}, u.Hostname()):
+	case g.SignPrefix == "" && slices.Contains([]string{"ysdk.qq.com", "ysdktest.qq.com"}, strings.ToLower(u.Hostname())):
 		return "has no SignPrefix, so its orders would be signed for the older gateway: start from Production() or Sandbox() and change a field"
 	case strings.HasSuffix(u.Path, buyGoods), strings.HasSuffix(u.Path, "/mpay"):
 		return `BaseURL goes too far: leave "/mpay/buy_goods_m" out`
@@ -390,7 +392,7 @@ func (c *Client) get(ctx context.Context, api string, params url.Values, login L
 		if c.log != nil {
 			attrs := []any{"api", api, "try", try + 1, "error", err.Error(), "delay", delay}
 			logCtx := context.WithoutCancel(ctx)
-			c.log.add("", func(int) { c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...) })
+			c.log.Add("", func(int) { c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...) })
 		}
 		if ended := sleep(ctx, delay); ended != nil {
 			return orderAnswer{}, sent, fmt.Errorf("%w; the last try: %w", ended, err)
@@ -469,7 +471,7 @@ func readAnswer(resp *http.Response, show func(string) string) (orderAnswer, err
 	body := make([]byte, 1, 512)
 	n, err := io.ReadFull(resp.Body, body)
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return orderAnswer{}, unusable(0, "it is empty", nil)
 	case n == 1 && !strings.Contains("{ \t\r\n", string(body)):
 		return orderAnswer{}, unusable(resp.ContentLength, "it is not JSON", nil)

@@ -21,6 +21,42 @@ func TestGateways(t *testing.T) {
 	require.Equal(t, midas.Gateway{BaseURL: "http://msdktest.qq.com", PayToken: true}, midas.MSDKSandbox())
 }
 
+func TestAGatewayAtAnotherAddressIsSignedAlike(t *testing.T) {
+	t.Parallel()
+	g := midas.MSDK()
+	require.Equal(t, midas.Gateway{BaseURL: "http://127.0.0.1:9100", PayToken: true}, g.At("http://127.0.0.1:9100"))
+	require.Equal(t, midas.MSDK(), g, "it is a copy")
+	require.Equal(t, midas.Gateway{BaseURL: "https://proxy.example/midas", SignPrefix: "/v3/r", OrgLocPrefix: "/v3/r"}, midas.Sandbox().At("https://proxy.example/midas"))
+
+	proxy := newGateway(t, answering(goldenAnswer))
+	c := newClient(t, midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.Sandbox().At(proxy.URL + "/midas")}, at(1518081937))
+	_, err := c.CreateOrder(t.Context(), goldenOrder())
+	require.NoError(t, err)
+	r := proxy.requests[0]
+	require.Equal(t, "/midas/mpay/buy_goods_m", r.URL.Path)
+	require.Equal(t, "DPPT2MZpK9gU/0hc5DBXQeUkFwk=", r.URL.Query().Get("sig")) // by PHP, as without the proxy
+	require.Contains(t, r.Header.Get("Cookie"), "org_loc=%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m")
+}
+
+// An http.Client without a transport uses http.DefaultTransport, which anything in the process may
+// have changed. Not a parallel test: it does so itself.
+func TestADefaultTransportWithoutTLSVerificationIsRefused(t *testing.T) {
+	previous := http.DefaultTransport
+	defer func() { http.DefaultTransport = previous }()
+	http.DefaultTransport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+
+	_, err := midas.New(midas.Config{AppID: testAppID, AppKey: testAppKey, HTTPClient: &http.Client{}})
+	var configErr *midas.ConfigError
+	require.ErrorAs(t, err, &configErr)
+	require.Equal(t, "HTTPClient", configErr.Field)
+	require.ErrorContains(t, err, "RootCAs")
+
+	_, err = midas.New(midas.Config{AppID: testAppID, AppKey: testAppKey})
+	require.NoError(t, err, "the library's own client does not use it")
+	_, err = midas.New(midas.Config{AppID: testAppID, AppKey: testAppKey, HTTPClient: &http.Client{Transport: roundTripper(nil)}})
+	require.NoError(t, err, "a transport of one's own does not, either")
+}
+
 func TestTheZeroGatewayIsProduction(t *testing.T) {
 	t.Parallel()
 	var host string
@@ -75,9 +111,23 @@ func TestNewNamesEachWrongField(t *testing.T) {
 		{"a delivery path with a blank", func(cfg *midas.Config) { cfg.DeliveryPath = "/pay notify" }, "DeliveryPath", "escaped"},
 		{"a delivery path with ServeMux's {$}", func(cfg *midas.Config) { cfg.DeliveryPath = "/pay/notify/{$}" }, "DeliveryPath", "escaped"},
 		{"the path of orders", func(cfg *midas.Config) { cfg.DeliveryPath = "/v3/r/mpay/buy_goods_m" }, "DeliveryPath", "your own delivery URL"},
+		{"a WeChat app id on YSDK", func(cfg *midas.Config) { cfg.AppID = "wx0123456789abcdef" }, "AppID", "is a WeChat app id"},
+		{"a WeChat app id on the live YSDK", func(cfg *midas.Config) { cfg.AppID, cfg.Gateway = "wx0123456789abcdef", midas.Gateway{} }, "AppID", "charged with the offer id too"},
+		{"a WeChat app id on a YSDK sandbox elsewhere", func(cfg *midas.Config) {
+			cfg.AppID, cfg.Gateway = "wx0123456789abcdef", midas.Sandbox().At("http://127.0.0.1:9100")
+		}, "AppID", "is a WeChat app id"},
+		{"a WeChat app id on an older gateway", func(cfg *midas.Config) { cfg.AppID, cfg.Gateway = "wx0123456789abcdef", midas.MSDK() }, "", ""},
+		{"an app id that only begins like WeChat's", func(cfg *midas.Config) { cfg.AppID = "wx0123456789abcdef0" }, "", ""},
+		{"only the BaseURL of Sandbox", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{BaseURL: "https://ysdktest.qq.com"} }, "Gateway", "start from Production() or Sandbox()"},
+		{"only the BaseURL of Production", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{BaseURL: "https://ysdk.qq.com/"} }, "Gateway", "has no SignPrefix"},
+		{"only a BaseURL with a port", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{BaseURL: "https://ysdk.qq.com:443"} }, "Gateway", "has no SignPrefix"},
+		{"only a BaseURL in capitals", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{BaseURL: "https://YSDK.qq.com"} }, "Gateway", "has no SignPrefix"},
+		{"only the BaseURL of a server of one's own", func(cfg *midas.Config) { cfg.Gateway = midas.Gateway{BaseURL: "http://127.0.0.1:9100"} }, "", ""},
 		{"TLS verification off", func(cfg *midas.Config) {
 			cfg.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 		}, "HTTPClient", "RootCAs"},
+		{"a negative number of deliveries", func(cfg *midas.Config) { cfg.MaxDeliveries = -1 }, "MaxDeliveries", "negative: 0 means the default"},
+		{"one delivery", func(cfg *midas.Config) { cfg.MaxDeliveries = 1 }, "", ""},
 		{"too many retries", func(cfg *midas.Config) { cfg.MaxRetries = 11 }, "MaxRetries", "over 10"},
 		{"a negative delay", func(cfg *midas.Config) { cfg.RetryDelay = -1 }, "RetryDelay", "negative"},
 		{"an endless delay", func(cfg *midas.Config) { cfg.RetryDelay = time.Hour }, "RetryDelay", "minute"},
@@ -85,20 +135,23 @@ func TestNewNamesEachWrongField(t *testing.T) {
 		{"a negative limit", func(cfg *midas.Config) { cfg.DeliverTimeout = -1 }, "DeliverTimeout", "negative"},
 		{"an answer after Midas hung up", func(cfg *midas.Config) { cfg.AnswerTimeout = 2 * time.Second }, "AnswerTimeout", "2s"},
 	} {
-		cfg := midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.Sandbox(), DeliveryPath: "/pay/notify"}
-		test.change(&cfg)
-		c, err := midas.New(cfg)
-		if test.field == "" {
-			require.NoError(t, err, test.what)
-			continue
-		}
-		require.Nil(t, c, test.what)
-		var configErr *midas.ConfigError
-		require.ErrorAs(t, err, &configErr, test.what)
-		require.Equal(t, test.field, configErr.Field, test.what)
-		require.ErrorContains(t, err, "midas.Config."+test.field+": ", test.what)
-		require.ErrorContains(t, err, test.says, test.what)
-		require.NotContains(t, err.Error(), testAppKey)
+		t.Run(test.what, func(t *testing.T) {
+			t.Parallel()
+			cfg := midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.Sandbox(), DeliveryPath: "/pay/notify"}
+			test.change(&cfg)
+			c, err := midas.New(cfg)
+			if test.field == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.Nil(t, c)
+			var configErr *midas.ConfigError
+			require.ErrorAs(t, err, &configErr)
+			require.Equal(t, test.field, configErr.Field)
+			require.ErrorContains(t, err, "midas.Config."+test.field+": ")
+			require.ErrorContains(t, err, test.says)
+			require.NotContains(t, err.Error(), testAppKey)
+		})
 	}
 }
 

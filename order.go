@@ -329,8 +329,6 @@ func decodeOrderAnswer(body []byte) (answer orderAnswer, reason string) {
 		err = nil
 	}
 	switch {
-	case len(body) == 0:
-		reason = "it is empty"
 	case err != nil:
 		reason = "it is not the JSON of an answer"
 	case answer.Ret == nil:

@@ -2,6 +2,7 @@ package midas
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/url"
 	"os"
@@ -13,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A vector is a known answer of testdata/signatures.json; testdata/README.md says where each is from.
-type vector struct {
+// A Vector is a known answer of testdata/signatures.json; testdata/README.md says where each is from.
+type Vector struct {
 	Name       string
 	Kind       string // "request" or "callback"
 	Method     string
@@ -26,7 +27,7 @@ type vector struct {
 	Source     string
 }
 
-func (v vector) values() url.Values {
+func (v Vector) Values() url.Values {
 	values := url.Values{}
 	for name, value := range v.Params {
 		values.Set(name, value)
@@ -34,26 +35,30 @@ func (v vector) values() url.Values {
 	return values
 }
 
-func readVectors(tb testing.TB) []vector {
+// Vectors returns all of them, read once.
+var Vectors = sync.OnceValue(func() []Vector {
+	var vectors []Vector
 	data, err := os.ReadFile("testdata/signatures.json")
-	require.NoError(tb, err)
-	var vectors []vector
-	require.NoError(tb, json.Unmarshal(data, &vectors))
-	require.Len(tb, vectors, 107)
+	if err == nil {
+		err = json.Unmarshal(data, &vectors)
+	}
+	if err != nil || len(vectors) != 107 {
+		panic(fmt.Sprintf("testdata/signatures.json: %d vectors, %v", len(vectors), err))
+	}
 	return vectors
-}
+})
 
 func TestSignaturesMatchTheKnownAnswers(t *testing.T) {
 	t.Parallel()
-	for _, v := range readVectors(t) {
+	for _, v := range Vectors() {
 		t.Run(v.Name, func(t *testing.T) {
 			t.Parallel()
 			base, sig := BaseString, Sign
 			if v.Kind == "callback" {
 				base, sig = CallbackBaseString, SignCallback
 			}
-			require.Equal(t, v.BaseString, base(v.Method, v.Path, v.values()), "stage 1, the base string, differs (%s)", v.Source)
-			require.Equal(t, v.Sig, sig(v.Method, v.Path, v.values(), v.AppKey), "stage 1 matches; stage 2, the HMAC of it, differs (%s)", v.Source)
+			require.Equal(t, v.BaseString, base(v.Method, v.Path, v.Values()), "stage 1, the base string, differs (%s)", v.Source)
+			require.Equal(t, v.Sig, sig(v.Method, v.Path, v.Values(), v.AppKey), "stage 1 matches; stage 2, the HMAC of it, differs (%s)", v.Source)
 		})
 	}
 }
@@ -117,7 +122,7 @@ func TestNamesWithALongCommonBeginningAreSorted(t *testing.T) {
 // More parameters than fit on the stack, several keys at once: the pools must not mix them up.
 func TestSignaturesAreTheSameFromManyGoroutines(t *testing.T) {
 	t.Parallel()
-	vectors := readVectors(t)
+	vectors := Vectors()
 	var goroutines sync.WaitGroup
 	for range 8 {
 		goroutines.Go(func() {
@@ -126,7 +131,7 @@ func TestSignaturesAreTheSameFromManyGoroutines(t *testing.T) {
 				if v.Kind == "callback" {
 					sig = SignCallback
 				}
-				if got := sig(v.Method, v.Path, v.values(), v.AppKey); got != v.Sig {
+				if got := sig(v.Method, v.Path, v.Values(), v.AppKey); got != v.Sig {
 					t.Errorf("%s: %s, want %s", v.Name, got, v.Sig)
 				}
 			}

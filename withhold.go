@@ -45,16 +45,22 @@ func withhold(text string, values []string) string {
 	}
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	seen := make(pieces)
-	for decoded, nesting := text, 0; ; nesting++ {
-		if nesting > maxNesting || strings.ContainsAny(decoded, "=?") { // a query, or a pair of one
+	for layer, nesting := text, 0; ; nesting++ {
+		if nesting > maxNesting || strings.ContainsAny(layer, "=?") { // a query, or a pair of one
 			return withheld
 		}
-		seen.addText(decoded)
-		next := decodeOnce(decoded)
-		if next == decoded {
+		seen.addText(layer)
+		next := layer
+		for _, decode := range decoders {
+			if alone := decode(layer); alone != layer { // a value may hold what looks like the next layer
+				seen.addText(alone)
+			}
+			next = decode(next)
+		}
+		if next == layer {
 			break
 		}
-		decoded = next
+		layer = next
 	}
 	for _, value := range values {
 		if seen.anyOf(value) || seen.anyOf(skeleton(value)) {
@@ -93,7 +99,9 @@ func (p pieces) addText(text string) {
 func (p pieces) addBytes(decoded []byte) {
 	if len(decoded) >= pieceLength {
 		p.add(string(decoded))
-		p.add(decodeOnce(string(decoded)))
+		for _, decode := range decoders {
+			p.add(decode(string(decoded)))
+		}
 	}
 }
 
@@ -134,15 +142,16 @@ func skeleton(s string) string {
 	return string(kept)
 }
 
-// decodeOnce undoes the escapes of JSON, of URLs and of HTML, once each.
-func decodeOnce(s string) string {
-	s = decodeBackslashes(s)
-	if strings.IndexByte(s, '%') >= 0 {
-		var b strings.Builder
-		b.Grow(len(s))
-		s = unescape(&b, s, '+')
+// decoders undo the escapes of JSON, of URLs and of HTML, one layer each.
+var decoders = []func(string) string{decodeBackslashes, decodePercent, html.UnescapeString}
+
+func decodePercent(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
 	}
-	return html.UnescapeString(s)
+	var b strings.Builder
+	b.Grow(len(s))
+	return unescape(&b, s, '+')
 }
 
 // decodeBackslashes undoes \uXXXX, \xXX and \/, \" and the like.
@@ -202,7 +211,7 @@ func decodeHex(run string) []byte {
 // plainConfig is a Config without the methods.
 type plainConfig Config
 
-func (c Config) redacted() plainConfig {
+func (c Config) masked() plainConfig {
 	c.AppKey = mask(c.AppKey)
 	return plainConfig(c)
 }
@@ -221,7 +230,7 @@ func (c Config) shown() shownConfig {
 // Format prints c without the pay key. (What fmt does with a Config inside an
 // unexported field of another type cannot be guarded: keep Configs out of those.)
 func (c Config) Format(f fmt.State, verb rune) {
-	fmt.Fprintf(f, fmt.FormatString(f, verb), c.redacted())
+	fmt.Fprintf(f, fmt.FormatString(f, verb), c.masked())
 }
 
 // LogValue logs c without the pay key.
@@ -253,7 +262,7 @@ func (c Client) MarshalYAML() (any, error) { return c.cfg.shown(), nil }
 // plainOrderRequest is an OrderRequest without the methods.
 type plainOrderRequest OrderRequest
 
-func (r OrderRequest) redacted() plainOrderRequest {
+func (r OrderRequest) masked() plainOrderRequest {
 	r.OpenKey, r.PayToken, r.PFKey = mask(r.OpenKey), mask(r.PayToken), mask(r.PFKey)
 	extra := make(url.Values, len(r.Extra)) // these may be secret too
 	for name := range r.Extra {
@@ -267,18 +276,18 @@ func (r OrderRequest) redacted() plainOrderRequest {
 // does with an OrderRequest inside an unexported field of another type cannot be
 // guarded.)
 func (r OrderRequest) Format(f fmt.State, verb rune) {
-	fmt.Fprintf(f, fmt.FormatString(f, verb), r.redacted())
+	fmt.Fprintf(f, fmt.FormatString(f, verb), r.masked())
 }
 
 // LogValue logs r without OpenKey, PayToken, PFKey and the values of Extra.
-func (r OrderRequest) LogValue() slog.Value { return slog.AnyValue(r.redacted()) }
+func (r OrderRequest) LogValue() slog.Value { return slog.AnyValue(r.masked()) }
 
 // MarshalJSON shows r without OpenKey, PayToken, PFKey and the values of Extra. It is
 // for people to read: an order cannot be read back from it.
-func (r OrderRequest) MarshalJSON() ([]byte, error) { return json.Marshal(r.redacted()) }
+func (r OrderRequest) MarshalJSON() ([]byte, error) { return json.Marshal(r.masked()) }
 
 // MarshalYAML shows r without OpenKey, PayToken, PFKey and the values of Extra.
-func (r OrderRequest) MarshalYAML() (any, error) { return r.redacted(), nil }
+func (r OrderRequest) MarshalYAML() (any, error) { return r.masked(), nil }
 
 // GobEncode returns an error: gob would store the player's credentials.
 func (r OrderRequest) GobEncode() ([]byte, error) { return nil, errNoGob }

@@ -127,6 +127,9 @@ type statements struct {
 	waiting, anyWaiting, nextGeneration           string
 	generationNow                                 string
 	seeZone, addZone, zones, forgetZone           string
+	// mini games
+	orderItems, paymentItems, saveShopOrder, charged        string
+	insertRefund, repeatRefund, insertRefunded, notePayment string
 }
 
 func (s *Store) statements() statements {
@@ -177,5 +180,17 @@ func (s *Store) statements() statements {
 		addZone:    s.write(`{insert} midas_zones (name, seen_ms) VALUES (?, {now}){once}`),
 		zones:      s.write(`SELECT name, CASE WHEN seen_ms >= {now} - ? THEN 1 ELSE 0 END FROM midas_zones`),
 		forgetZone: s.write(`DELETE FROM midas_zones WHERE name = ?`),
+
+		orderItems:   s.write(`SELECT items FROM midas_orders WHERE token = ?`),
+		paymentItems: s.write(`SELECT items FROM midas_deliveries WHERE openid = ? AND billno = ?`),
+		saveShopOrder: s.write(`{insert} midas_orders (token, openid, zone, items, metadata, max_quantity, saved_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?){once}`),
+		charged: s.write(`SELECT charged FROM midas_deliveries WHERE openid = ? AND billno = ?`),
+		insertRefund: s.write(`{insert} midas_refunds (refund_id, openid, billno, amount, noted_at)
+			VALUES (?, ?, ?, ?, ?){once}`),
+		repeatRefund: s.write(`UPDATE midas_refunds SET repeats = repeats + 1 WHERE refund_id = ? AND openid = ? AND billno = ?`),
+		insertRefunded: s.write(`{insert} midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at, state, app_id, note)
+			VALUES (?, ?, '', '', '', 0, ?, ?, 2, ?, ?){once}`),
+		notePayment: s.write(`UPDATE midas_deliveries SET note = ? WHERE openid = ? AND billno = ?`),
 	}
 }

@@ -203,6 +203,11 @@ func (s *Store) try(ctx context.Context, level sql.IsolationLevel, do func(tx *s
 		return s.classify(err, false), err
 	}
 	err = tx.Commit()
+	if err == nil && s.dialect == PostgreSQL {
+		// When ctx ends, lib/pq cancels the commit. One that waits for a synchronous standby
+		// then succeeds without it.
+		err = ctx.Err()
+	}
 	if err == nil {
 		return RolledBack, nil // no further try
 	}

@@ -150,7 +150,7 @@ func (s *Store) tryMigrationLock(ctx context.Context) (release func(), locked bo
 		conn.Close()
 	}
 	return func() {
-		conn.ExecContext(context.WithoutCancel(ctx), `DO RELEASE_LOCK(?)`, name)
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `DO RELEASE_LOCK(?)`, name) // the end of the connection releases it too
 		conn.Close()
 	}, locked, err
 }

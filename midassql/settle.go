@@ -46,9 +46,9 @@ func (s *Store) settle(ctx context.Context, p Settlement, state int, then func(c
 	var err error
 	switch {
 	case p.Delivery == nil:
-		err = errors.New("Delivery is nil")
+		err = errors.New("the Delivery is nil")
 	case p.By == "":
-		err = errors.New("By is empty: somebody has to answer for it")
+		err = errors.New("nobody is named in By: somebody has to answer for it")
 	case then == nil:
 		err = errors.New("grant is nil")
 	}

@@ -58,7 +58,7 @@ func ExampleServer_NextOrders() {
 	fake.NextOrders(midastest.Fault{Ret: 1016, Code: "1016-1016-0"})
 	_, err = client.CreateOrder(context.Background(), orderRequest(midas.QQ))
 	fmt.Println(err)
-	// Output: midas: buy_goods_m: midas refused: ret 1016 (no permission: are gateway, offer id and pay key of the same environment, sandbox or live?), err_code "1016-1016-0"
+	// Output: midas: buy_goods_m: midas refused: ret 1016 (no permission: are gateway, offer id and pay key of the same environment, and is the sandbox published in the console?), err_code "1016-1016-0"
 }
 
 func ExampleJudge() {

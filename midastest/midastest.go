@@ -1,6 +1,6 @@
-// Package midastest is a Midas (米大师) for tests. It takes orders and checks them as the
-// real one does (signature, session cookies, required parameters, limits), lets players
-// pay, sends the signed delivery callback and judges the answer.
+// Package midastest plays Midas (米大师) in tests. It checks orders as the real gateway does
+// (signature, session cookies, required parameters, limits), lets players pay, sends the
+// signed delivery callback and judges the answer.
 //
 // A test of a backend:
 //
@@ -12,9 +12,9 @@
 //	receipt, _ := srv.Pay(ctx, token)
 //	if !receipt.Accepted { t.Error(receipt.Reason) }
 //
-// What it cannot know is how strict the real Midas is where the protocol is open; it
-// then follows docs/protocol.md. Recipes for faults, repeats, forgeries and clocks are in
-// docs/testing.md.
+// Where the protocol is open, nobody knows how strict the real Midas is; midastest then
+// follows docs/protocol.md. docs/testing.md has recipes for faults, repeats, forgeries and
+// clocks.
 package midastest
 
 import (
@@ -31,23 +31,28 @@ import (
 	"github.com/midas-go/midas"
 )
 
-// Config configures a [Server]. Every field has a usable zero value.
+// Config configures a [Server]. The zero value is ready to use.
 type Config struct {
-	AppID  string // offer id of the only app it knows; empty means "1450000000"
-	AppKey string // pay key of that app; empty means "midastest-demo-key"
+	AppID  string // offer id of the one app it serves; empty means "1450000000"
+	AppKey string // that app's pay key; empty means "midastest-demo-key"
 
-	// Like is the gateway to play: how requests are signed, what org_loc holds, whether
-	// pay_token is asked for. Its BaseURL does not matter. The zero value means
-	// midas.Sandbox().
+	// Like is the gateway to play: it decides what is signed, what org_loc holds and whether
+	// pay_token is required. Its BaseURL is ignored. The zero value means midas.Sandbox().
 	Like midas.Gateway
 
-	// Now optionally specifies the clock that tokens expire by and that callbacks are
-	// stamped with. If nil, time.Now. The time an answer takes is measured on the real clock
-	// (in a testing/synctest bubble: on the bubble's).
+	// Now optionally specifies the clock that tokens expire by and callbacks are stamped
+	// with. If nil, time.Now is used. How long an answer takes is always measured on the real
+	// clock, or on the bubble's inside testing/synctest.
 	Now func() time.Time
 
-	// Errorf is told of every bad request, in words: t.Errorf in a test. If nil, the words
-	// are in the answer alone.
+	// Strict refuses what shipped servers send and the real gateway seems to accept, although
+	// Tencent's pages ask for something else: the cookie org_loc with the other path or not
+	// percent-encoded, and a bare ";" in the query (protocol.md 4). By default such an order
+	// is accepted, and OrderAttempt.Notes says what was tolerated.
+	Strict bool
+
+	// Errorf is told what is wrong with every bad request: t.Errorf in a test. If nil, only
+	// the answer and OnOrder tell.
 	Errorf func(format string, args ...any)
 
 	// CallbackClient optionally specifies the client that sends callbacks to the URL given to
@@ -55,13 +60,13 @@ type Config struct {
 	// Redirects are never followed.
 	CallbackClient *http.Client
 
-	// OnOrder optionally specifies what is called for every request for an order, accepted or
-	// not, before it is answered; concurrently, if orders come concurrently.
+	// OnOrder optionally specifies a function to call with every request for an order, accepted
+	// or not, before it is answered. Concurrent orders call it concurrently.
 	OnOrder func(OrderAttempt)
 }
 
-// Server is a fake Midas. It is safe for concurrent use, and an [http.Handler] as well. Make
-// one with [NewServer] or [New]; the zero value is not usable.
+// Server is a fake Midas, and an [http.Handler]. It is safe for concurrent use. Make one with
+// [NewServer] or [New]; the zero value is not usable.
 type Server struct {
 	cfg  Config
 	http *httptest.Server // nil without a socket
@@ -73,15 +78,15 @@ type Server struct {
 	deliver *target // nil until DeliverTo or DeliverToHandler
 }
 
-// NewServer returns a Server that listens on a free port of the loopback interface. Close it.
+// NewServer returns a Server that listens on a free loopback port. The caller must close it.
 func NewServer(cfg Config) *Server {
 	s := New(cfg)
 	s.http = httptest.NewServer(s)
 	return s
 }
 
-// New returns a Server without a socket, for use as an [http.Handler] or through
-// [Server.HTTPClient]; also inside a testing/synctest bubble, where sockets never go idle.
+// New returns a Server without a socket: use it as an [http.Handler], or through
+// [Server.ClientConfig]. It works inside a testing/synctest bubble, where sockets do not.
 func New(cfg Config) *Server {
 	if cfg.AppID == "" {
 		cfg.AppID = "1450000000"
@@ -98,24 +103,25 @@ func New(cfg Config) *Server {
 	return &Server{cfg: cfg, orders: make(map[string]*order)}
 }
 
-// Close stops listening. It waits for requests that are being answered.
+// Close stops listening and waits for the requests in progress. Without a socket it does
+// nothing.
 func (s *Server) Close() {
 	if s.http != nil {
 		s.http.Close()
 	}
 }
 
-// AppID and AppKey return what goes into midas.Config.
+// AppID returns the offer id for midas.Config.
 func (s *Server) AppID() string { return s.cfg.AppID }
 
-// AppKey returns the pay key that goes into midas.Config.
+// AppKey returns the pay key for midas.Config.
 func (s *Server) AppKey() string { return s.cfg.AppKey }
 
-// Gateway returns the gateway for midas.Config. Without a socket its host does not exist:
-// use [Server.HTTPClient] with it.
+// Gateway returns the gateway for midas.Config. Without a socket its host does not exist, so
+// it needs [Server.HTTPClient].
 func (s *Server) Gateway() midas.Gateway {
 	g := s.cfg.Like
-	g.BaseURL = "http://midastest-new-has-no-socket-use-its-httpclient.invalid" // what a failed look-up will show
+	g.BaseURL = "http://midastest-new-has-no-socket-use-its-httpclient.invalid" // shown by the failed lookup
 	if s.http != nil {
 		g.BaseURL = s.http.URL
 	}
@@ -133,13 +139,14 @@ func (s *Server) ClientConfig(deliveryPath string) midas.Config {
 	return cfg
 }
 
-// HTTPClient returns a client for midas.Config whose requests reach s without a socket.
+// HTTPClient returns the client for midas.Config that reaches s without a socket.
 func (s *Server) HTTPClient() *http.Client {
 	return &http.Client{Transport: inProcess{s}}
 }
 
-// DeliverTo sets the delivery URL, as it would be registered at Tencent; callbacks are
-// signed for its path. It panics if url is not an absolute http or https URL with a path.
+// DeliverTo sets the delivery URL, as registered at Tencent. Callbacks are signed for its
+// path. It panics if deliveryURL is not an absolute http or https URL with a path and without
+// a query.
 func (s *Server) DeliverTo(deliveryURL string) {
 	u, err := url.Parse(deliveryURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path == "" || u.RawQuery != "" {
@@ -152,9 +159,8 @@ func (s *Server) DeliverTo(deliveryURL string) {
 	s.setTarget(&target{client: &client, url: deliveryURL, path: u.Path})
 }
 
-// DeliverToHandler sets a handler to be called without a socket, and the path that the
-// delivery URL would have: callbacks are signed for it. It panics if path does not begin
-// with "/".
+// DeliverToHandler is DeliverTo without a socket: callbacks go straight to h, signed for path.
+// It panics if path does not begin with "/".
 func (s *Server) DeliverToHandler(h http.Handler, path string) {
 	if !strings.HasPrefix(path, "/") {
 		panic(fmt.Sprintf("midastest: DeliverToHandler: path %q does not begin with \"/\"", path))
@@ -176,12 +182,12 @@ func (s *Server) setTarget(t *target) {
 	s.deliver = t
 }
 
-// inProcess is a transport that calls a handler instead of a server. The handler may
-// outlive the request, as behind a socket.
+// inProcess is a transport that calls a handler instead of a server. As behind a socket, the
+// handler may outlive the request.
 type inProcess struct{ handler http.Handler }
 
 func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	in := r.Clone(r.Context()) // and what makes it a server's request
+	in := r.Clone(r.Context()) // as a server would see it
 	in.RequestURI = r.URL.RequestURI()
 	in.RemoteAddr = "192.0.2.1:1234"
 	in.URL.Scheme, in.URL.Host = "", ""
@@ -196,12 +202,12 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	}()
 	select {
 	case p := <-done:
-		if p != nil { // net/http would close the connection
+		if p != nil { // a server would close the connection
 			return nil, fmt.Errorf("the handler panicked: %v", p)
 		}
 		resp := rec.Result()
 		resp.Request = r
-		if resp.ContentLength > int64(rec.Body.Len()) { // less than was promised: a connection would break off
+		if resp.ContentLength > int64(rec.Body.Len()) { // a server would close the connection early
 			resp.Body = io.NopCloser(io.MultiReader(resp.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
 		}
 		return resp, nil
@@ -210,7 +216,7 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// complain reports a bad request.
+// complain tells the test about a bad request.
 func (s *Server) complain(format string, args ...any) {
 	if s.cfg.Errorf != nil {
 		s.cfg.Errorf("midastest: "+format, args...)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"maps"
@@ -20,60 +21,75 @@ import (
 
 const buyGoods = "/mpay/buy_goods_m"
 
-// A Fault is what goes wrong with one order. The fields can be combined; the zero value
-// is an order that works.
+// A Fault is what goes wrong with one order. Fields can be combined; of several answers, Body
+// comes before Status and HTML, and these before Ret. With the zero value nothing goes wrong.
 type Fault struct {
-	Delay  time.Duration // before answering, or until the caller hangs up
-	Status int           // HTTP status, with an HTML page as a proxy sends it
-	Ret    int           // a refusal with this ret, Msg and Code
-	Msg    string
-	Code   string // err_code
-	HTML   bool   // status 200 and an HTML page
-	Cut    bool   // the connection ends in the middle of the body
-	Body   string // this body instead of any other
+	Delay  time.Duration // wait before answering, or until the caller hangs up
+	Status int           // this HTTP status, with an HTML page as proxies send
+	Ret    int           // refuse with this ret, Msg and Code
+	Msg    string        // with Ret; if Msg and Code are both empty, the real gateway's for 1001, 1016 and 1018
+	Code   string        // with Ret: err_code
+	HTML   bool          // status 200 and an HTML page
+	Cut    bool          // break the connection in the middle of the body
+	Body   string        // this body instead of any other
 }
 
-// NextOrders sets the faults of the next orders, one each, in this sequence; after them
-// orders work again. They are met before anything is checked.
+// NextOrders sets the faults of the next orders, one for each, in this sequence; the orders
+// after them work again. An order that gets another answer than its own is not checked. A login
+// error that passes by itself, as once seen in the wild, is NextOrders(Fault{Ret: 1018}).
 func (s *Server) NextOrders(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, faults...)
 }
 
-// An OrderAttempt is a request for an order and what became of it.
+// An OrderAttempt is a request for an order, and its outcome.
 type OrderAttempt struct {
-	Time     time.Time
-	RawQuery string     // as received: it holds openkey, pfkey and sig
-	Params   url.Values // decoded, nil if the query could not be read
-	Cookies  []*http.Cookie
-	Token    string // of the order; empty if it was refused
-	Status   int    // HTTP status of the answer; 0 if the caller hung up before it
-	Body     string // of the answer
-	Ret      int    // as answered
-	Problem  string // what is wrong, in words; empty if nothing
-	// BaseString is what should have been signed, where the signature is the problem.
-	BaseString string
+	Time       time.Time
+	RawQuery   string     // as received: openkey, pfkey and sig included
+	Params     url.Values // decoded; nil if the query could not be read
+	Cookies    []*http.Cookie
+	Token      string   // the order's; empty if it was refused
+	Status     int      // HTTP status of the answer; 0 if the caller hung up first
+	Body       string   // the answer's
+	Ret        int      // the answer's
+	Problem    string   // why it was refused; empty if it was not
+	Notes      []string // what was let pass although Tencent's pages ask for something else: see Config.Strict
+	BaseString string   // what should have been signed; set if the signature is the problem
 }
 
-// An order is an order that was accepted, or made by the app.
+// An order was accepted by the fake, or placed by the app itself.
 type order struct {
 	params url.Values
 	login  midas.Login
 	made   time.Time
 }
 
-// refusal is an answer with a ret other than 0.
+// A refusal is an answer with a ret other than 0.
 type refusal struct {
 	ret        int
 	msg, code  string
-	problem    string // for the developer
+	problem    string // told to the developer, not to the caller
 	baseString string
 }
 
-// refuse is a refusal for a bad parameter.
+// words are the real gateway's own (protocol.md 4).
+func words(ret int) (msg, code string) {
+	switch ret {
+	case 1001:
+		return "请求参数错误", ""
+	case 1016:
+		return "对不起,你还没有接入权限", "1016-1016-0"
+	case 1018:
+		return "请先登录", "1018--2-20"
+	}
+	return "", ""
+}
+
+// refuse returns the refusal of a bad parameter.
 func refuse(param, problem string) *refusal {
-	return &refusal{ret: 1001, msg: "请求参数错误：(" + param + ")", problem: "parameter " + param + ": " + problem}
+	msg, code := words(1001)
+	return &refusal{ret: 1001, msg: msg + "(" + param + ")", code: code, problem: "parameter " + param + ": " + problem}
 }
 
 // ServeHTTP answers requests for orders.
@@ -90,7 +106,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-timer.C:
 		case <-r.Context().Done():
-			s.observe(OrderAttempt{Time: s.cfg.Now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Problem: "the caller hung up before the delay asked for was over"})
+			s.observe(OrderAttempt{Time: s.cfg.Now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Problem: "the caller hung up during the delay that was asked for"})
 			return
 		}
 	}
@@ -133,12 +149,14 @@ func (s *Server) answer(r *http.Request, fault Fault) OrderAttempt {
 		attempt.Body = fmt.Sprintf("<html><body><h1>midastest: fault asked for</h1><p>%s</p></body></html>", html.EscapeString(r.URL.String()))
 		return attempt
 	case fault.Ret != 0:
+		if fault.Msg == "" && fault.Code == "" {
+			fault.Msg, fault.Code = words(fault.Ret)
+		}
 		attempt.Ret, attempt.Body = fault.Ret, refusalJSON(fault.Ret, fault.Msg, fault.Code)
 		return attempt
 	}
 
-	params, login, refused := s.check(r)
-	attempt.Params = params
+	login, refused := s.check(r, &attempt)
 	if refused != nil {
 		attempt.Ret, attempt.Problem, attempt.BaseString = refused.ret, refused.problem, refused.baseString
 		attempt.Body = refusalJSON(refused.ret, refused.msg, refused.code)
@@ -146,7 +164,7 @@ func (s *Server) answer(r *http.Request, fault Fault) OrderAttempt {
 		return attempt
 	}
 	attempt.Problem = ""
-	attempt.Token = s.keep(&order{params, login, attempt.Time})
+	attempt.Token = s.keep(&order{attempt.Params, login, attempt.Time})
 	urlParams := "/v1/sx8/" + s.cfg.AppID + "/mobile_goods_info?token_id=" + attempt.Token
 	attempt.Body = `{"ret":0,"token":` + quote(attempt.Token) + `,"url_params":` + quote(urlParams) + `,"attach":""}`
 	return attempt
@@ -190,45 +208,57 @@ func quote(s string) string {
 	return strings.ReplaceAll(string(text), "/", `\/`)
 }
 
-// check verifies a request for an order against protocol.md 2, 3 and 4.
-func (s *Server) check(r *http.Request) (url.Values, midas.Login, *refusal) {
+// check verifies a request for an order against protocol.md 2, 3 and 4. It sets Params and
+// Notes of attempt.
+func (s *Server) check(r *http.Request, attempt *OrderAttempt) (midas.Login, *refusal) {
 	if r.Method != http.MethodGet {
-		return nil, "", refuse("method", r.Method+", want GET; the signature covers it")
+		return "", refuse("method", r.Method+", want GET; the signature covers it")
 	}
-	params, err := url.ParseQuery(r.URL.RawQuery) // a sender escapes everything, so a strict parser will do
+	query := r.URL.RawQuery
+	if strings.Contains(query, ";") { // url.ParseQuery takes no bare semicolon
+		if s.cfg.Strict {
+			return "", refuse("query", `cannot be read: a ";" is not percent-encoded`)
+		}
+		query = strings.ReplaceAll(query, ";", "%3B")
+		attempt.Notes = append(attempt.Notes, `the query holds a bare ";", taken as part of a value; whether Midas does so is not known: send %3B`)
+	}
+	params, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, "", refuse("query", "cannot be read: a value is not percent-encoded")
+		return "", refuse("query", "cannot be read: a value is not percent-encoded")
 	}
+	attempt.Params = params
 	for _, name := range slices.Sorted(maps.Keys(params)) {
 		if len(params[name]) > 1 {
-			return params, "", refuse(name, "sent twice")
+			return "", refuse(name, "sent twice")
 		}
 	}
 	for _, name := range []string{"openid", "openkey", "appid", "ts", "pf", "pfkey", "zoneid", "payitem", "goodsmeta", "sig"} {
 		if params.Get(name) == "" {
-			return params, "", refuse(name, "missing or empty")
+			return "", refuse(name, "missing or empty")
 		}
 	}
 	if params.Get("appid") != s.cfg.AppID {
-		return params, "", &refusal{ret: 1016, msg: "no permission", code: "1016-1016-0", problem: "parameter appid: " + strconv.Quote(params.Get("appid")) + " is not this app's offer id"}
+		msg, code := words(1016)
+		return "", &refusal{ret: 1016, msg: msg, code: code, problem: "parameter appid: " + strconv.Quote(params.Get("appid")) + " is not this app's offer id"}
 	}
 	signedPath := s.cfg.Like.SignPrefix + buyGoods
 	want := midas.Sign(r.Method, signedPath, params, s.cfg.AppKey)
 	if subtle.ConstantTimeCompare([]byte(want), []byte(params.Get("sig"))) != 1 {
-		return params, "", &refusal{ret: 1001, msg: "sig error", baseString: midas.BaseString(r.Method, signedPath, params),
-			problem: "the signature differs: wrong pay key, wrong signed path (here " + signedPath + "), or wrong encoding"}
+		return "", &refusal{ret: 1001, msg: "sig error", baseString: midas.BaseString(r.Method, signedPath, params),
+			problem: "the signature does not match: wrong pay key, wrong signed path (here " + signedPath + "), or wrong encoding"}
 	}
-	login, refused := s.checkCookies(r, params)
+	login, refused := s.checkCookies(r, attempt)
 	if refused == nil {
 		refused = checkParams(params, login)
 	}
-	return params, login, refused
+	return login, refused
 }
 
 // checkCookies returns the login that the session cookies stand for (protocol.md 4).
-func (s *Server) checkCookies(r *http.Request, params url.Values) (midas.Login, *refusal) {
+func (s *Server) checkCookies(r *http.Request, attempt *OrderAttempt) (midas.Login, *refusal) {
 	notLoggedIn := func(problem string) *refusal {
-		return &refusal{ret: 1018, msg: "请先登录", code: "1018--2-20", problem: problem}
+		msg, code := words(1018)
+		return &refusal{ret: 1018, msg: msg, code: code, problem: problem}
 	}
 	cookie := func(name string) string {
 		if c, err := r.Cookie(name); err == nil {
@@ -245,13 +275,19 @@ func (s *Server) checkCookies(r *http.Request, params url.Values) (midas.Login, 
 	if !known {
 		return "", notLoggedIn(fmt.Sprintf("cookies session_id=%q and session_type=%q belong to no login", cookie("session_id"), cookie("session_type")))
 	}
-	if want := strings.ReplaceAll(s.cfg.Like.OrgLocPrefix+buyGoods, "/", "%2F"); cookie("org_loc") != want {
-		return "", notLoggedIn(fmt.Sprintf("cookie org_loc=%q, want %q", cookie("org_loc"), want))
+	orgLoc, want := cookie("org_loc"), strings.ReplaceAll(s.cfg.Like.OrgLocPrefix+buyGoods, "/", "%2F")
+	if orgLoc != want {
+		// Shipped servers, Tencent's PHP SDK among them, send either path, encoded or raw.
+		path, _ := url.PathUnescape(orgLoc)
+		if s.cfg.Strict || !slices.Contains([]string{s.cfg.Like.OrgLocPrefix + buyGoods, "/v3/r" + buyGoods, buyGoods}, path) {
+			return "", notLoggedIn(fmt.Sprintf("cookie org_loc=%q, want %q", orgLoc, want))
+		}
+		attempt.Notes = append(attempt.Notes, fmt.Sprintf("cookie org_loc=%q, which shipped servers send too; Tencent's page says %q", orgLoc, want))
 	}
 	if s.cfg.Like.PayToken {
-		switch payToken, sent := params["pay_token"]; {
+		switch payToken, sent := attempt.Params["pay_token"]; {
 		case !sent:
-			return "", refuse("pay_token", "not sent; this gateway wants it always")
+			return "", refuse("pay_token", "missing; this gateway always wants it, if only empty")
 		case login == midas.QQ && payToken[0] == "":
 			return "", refuse("pay_token", "empty with a QQ login")
 		case login == midas.WeChat && payToken[0] != "":
@@ -261,8 +297,8 @@ func (s *Server) checkCookies(r *http.Request, params url.Values) (midas.Login, 
 	return login, nil
 }
 
-// checkParams checks the limits of protocol.md 3. They are written a second time on
-// purpose: a fake that shared the client's checks would share its mistakes.
+// checkParams checks the limits of protocol.md 3. They are written down a second time on
+// purpose: a fake that shared the client's limits would share its mistakes.
 func checkParams(params url.Values, login midas.Login) *refusal {
 	openid := params.Get("openid")
 	if login == midas.Guest && (utf8.RuneCountInString(openid) > 32 || strings.ContainsAny(openid, "'<>()|&=*^")) {
@@ -279,7 +315,7 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 			return refuse(limit.name, fmt.Sprintf("over %d bytes", limit.bytes))
 		}
 	}
-	items, total, refused := readPayItem(params.Get("payitem"))
+	items, total, refused := checkItems(params.Get("payitem"))
 	if refused != nil {
 		return refused
 	}
@@ -317,26 +353,24 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 	return nil
 }
 
-// readPayItem reads id*price*num, joined by ";", and returns the sum too.
-func readPayItem(s string) (items []midas.Item, total midas.Amount, refused *refusal) {
-	for part := range strings.SplitSeq(s, ";") {
-		fields := strings.Split(part, "*")
-		if len(fields) != 3 || fields[0] == "" || strings.ContainsFunc(fields[0], func(c rune) bool { return c <= ' ' || c > '~' || c == '|' }) {
-			return nil, 0, refuse("payitem", strconv.Quote(part)+" is not id*price*num with a plain ASCII id")
-		}
-		price, err := midas.ParseQPoints(fields[1])
-		if err != nil || price == 0 {
-			return nil, 0, refuse("payitem", "price "+strconv.Quote(fields[1])+" is not Q-points with at most one decimal")
-		}
-		num, err := strconv.Atoi(fields[2])
-		if err != nil || num < 1 {
-			return nil, 0, refuse("payitem", "num "+strconv.Quote(fields[2])+" is not a number from 1")
-		}
-		if price > 2_000_000_000 || num > 2_000_000_000 || total+price*midas.Amount(num) > 2_000_000_000 {
+// checkItems reads payitem, checks its limits and returns the sum too.
+func checkItems(payitem string) (items []midas.Item, total midas.Amount, refused *refusal) {
+	const most = 2_000_000_000 * midas.Fen
+	items, err := midas.ParseItems(payitem)
+	if wrong := (*midas.ParamError)(nil); errors.As(err, &wrong) {
+		return nil, 0, refuse("payitem", wrong.Reason)
+	}
+	for i, item := range items {
+		wrong := func(problem string) *refusal { return refuse("payitem", fmt.Sprintf("item %d: %s", i+1, problem)) }
+		switch {
+		case strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c > '~' || c == '|' }):
+			return nil, 0, wrong("the id is not plain ASCII without spaces and |")
+		case item.Price == 0:
+			return nil, 0, wrong("the price is 0")
+		case item.Price > most/midas.Amount(item.Quantity) || total > most-item.Price*midas.Amount(item.Quantity):
 			return nil, 0, refuse("payitem", "over 2,000,000,000 fen in all")
 		}
-		total += price * midas.Amount(num)
-		items = append(items, midas.Item{ID: fields[0], Price: price, Quantity: num})
+		total += item.Price * midas.Amount(item.Quantity)
 	}
 	return items, total, nil
 }

@@ -14,16 +14,16 @@ import (
 	"github.com/midas-go/midas"
 )
 
-// A PayOption changes how a player pays, or what is wrong with the callback.
+// A PayOption changes how the player pays, or breaks the callback in one way.
 type PayOption func(*payment)
 
 // A payment is a callback in the making.
 type payment struct {
-	percent    int // of the price that is charged
-	quantity   int // 0: as ordered
-	method     string
+	percent    int    // of the price, to be charged
+	quantity   int    // 0: as ordered
+	method     string // "": the login's own
 	key        string // "": the right one
-	path       string // signed for; "": the delivery URL's
+	path       string // to sign; "": the delivery URL's
 	billNo     string
 	late       bool
 	duplicates int
@@ -31,15 +31,15 @@ type payment struct {
 	tampered   map[string]string // set after signing
 }
 
-// Discount charges percent (1 to 100) of the price, as Midas's channels do (95 and 80 were
-// seen); rounded down to a fen, at least one.
+// Discount charges percent (1 to 100) of the price, rounded down to a fen but at least one.
+// Midas's channels do so; 95 and 80 were seen (protocol.md 5).
 func Discount(percent int) PayOption { return func(p *payment) { p.percent = percent } }
 
-// Quantity lets the player buy n of a single item. The real Midas allows it up to max_num;
-// here it is always done, so that a backend's refusal can be tested.
+// Quantity lets the player buy n of a single item. The real Midas allows up to max_num; here
+// any n goes, so that you can test that your backend refuses it.
 func Quantity(n int) PayOption { return func(p *payment) { p.quantity = n } }
 
-// PayMethod sets the pay method in appmeta: "qqwallet", "wechat", "qdqb" …
+// PayMethod sets the pay method in appmeta, such as "qqwallet", "wechat" or "qdqb".
 func PayMethod(name string) PayOption { return func(p *payment) { p.method = name } }
 
 // WrongKey signs the callback with another pay key: a forgery.
@@ -50,43 +50,38 @@ func WrongKey(key string) PayOption { return func(p *payment) { p.key = key } }
 // nothing.
 func SignedPath(path string) PayOption { return func(p *payment) { p.path = path } }
 
-// Duplicates sends the callback n times at once, once if n is below 1. The others are in
-// Receipt.Duplicates.
+// Duplicates sends the callback n times at once (once if n is below 1). Receipt.Duplicates
+// has the other receipts.
 func Duplicates(n int) PayOption { return func(p *payment) { p.duplicates = n } }
 
-// ExpiredToken lets the player pay although the token has expired.
+// ExpiredToken lets the player pay with an expired token.
 func ExpiredToken() PayOption { return func(p *payment) { p.late = true } }
 
-// BillNo sets Midas's serial number: with that of an earlier receipt, the same payment is
+// BillNo sets Midas's serial number. With that of an earlier receipt, the same payment is
 // called back again.
 func BillNo(billNo string) PayOption { return func(p *payment) { p.billNo = billNo } }
 
-// Param sets a parameter of the callback, known or not, before it is signed.
+// Param sets any parameter of the callback before it is signed.
 func Param(name, value string) PayOption { return func(p *payment) { p.signed[name] = value } }
 
-// Tampered sets a parameter of the callback after it was signed: an attacker's change.
+// Tampered sets any parameter of the callback after it was signed, as an attacker would.
 func Tampered(name, value string) PayOption { return func(p *payment) { p.tampered[name] = value } }
 
-// AppOrder makes an order as the app itself does (APP下单), without the backend, and
-// returns its token. Of req, the login, openid, zone, items and metadata count.
+// AppOrder places an order as the app itself does (APP下单), without the backend, and returns
+// its token. It uses the login, openid, zone, items and metadata of req and ignores the rest.
 func (s *Server) AppOrder(req midas.OrderRequest) (token string) {
-	parts := make([]string, len(req.Items))
-	for i, item := range req.Items {
-		parts[i] = item.ID + "*" + item.Price.QPoints() + "*" + strconv.Itoa(item.Quantity)
-	}
-	params := url.Values{"openid": {req.OpenID}, "zoneid": {req.ZoneID}, "payitem": {strings.Join(parts, ";")}, "app_metadata": {req.Metadata}}
-	if req.ZoneID == "" {
-		params.Set("zoneid", "1")
+	params := url.Values{
+		"openid": {req.OpenID}, "zoneid": {cmp.Or(req.ZoneID, "1")}, "payitem": {midas.FormatItems(req.Items)}, "app_metadata": {req.Metadata},
 	}
 	return s.keep(&order{params, req.Login, s.cfg.Now()})
 }
 
-// Pay lets the player pay for the order with this token: the signed callback is sent to
-// the delivery URL once (or as [Duplicates] says) and the answer is judged. A backend
-// that does not answer as it should is no error: see [Receipt].
+// Pay lets the player pay for the order with this token: it sends the signed callback to the
+// delivery URL, once or as [Duplicates] says, and judges the answer. A bad answer is not an
+// error: see [Receipt].
 //
-// The error is midas.ErrTokenNotFound or midas.ErrTokenExpired where the cashier would not
-// open, or says that no delivery URL is set, or is ctx.Err().
+// The error is midas.ErrTokenNotFound or midas.ErrTokenExpired if the cashier would not open,
+// ctx.Err(), or says that there is no delivery URL.
 func (s *Server) Pay(ctx context.Context, token string, opts ...PayOption) (*Receipt, error) {
 	query, p, err := s.callback(token, opts)
 	if err != nil {
@@ -103,7 +98,7 @@ func (s *Server) Pay(ctx context.Context, token string, opts ...PayOption) (*Rec
 		return nil, err
 	}
 	for _, receipt := range receipts {
-		// To a forgery that is the right answer; it needs no hint.
+		// A forgery deserves that answer; anything else may need a hint.
 		if p.key == "" && len(p.tampered) == 0 && string(receipt.Body) == `{"ret":4,"msg":"bad_parameter:sig"}` {
 			receipt.Reason += "; the callback is signed for the path " + p.path + ": does the backend verify for that path, with the same pay key?"
 		}
@@ -112,8 +107,8 @@ func (s *Server) Pay(ctx context.Context, token string, opts ...PayOption) (*Rec
 	return receipts[0], nil
 }
 
-// Callback returns the raw query of the callback that [Server.Pay] would send, for a test
-// that hands it over itself. With [SignedPath] it needs no delivery URL.
+// Callback returns the raw query of the callback that [Server.Pay] would send, for tests that
+// send it themselves. With [SignedPath] no delivery URL is needed.
 func (s *Server) Callback(token string, opts ...PayOption) (rawQuery string, err error) {
 	query, _, err := s.callback(token, opts)
 	if err != nil {
@@ -145,9 +140,9 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 		p.path = deliver.path
 	}
 
-	items, _, refused := readPayItem(o.params.Get("payitem"))
-	if refused != nil {
-		return "", nil, errors.New(refused.problem)
+	items, err := midas.ParseItems(o.params.Get("payitem"))
+	if err != nil { // the app's own order: see AppOrder
+		return "", nil, err
 	}
 	if p.quantity != 0 {
 		if len(items) != 1 {
@@ -155,11 +150,9 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 		}
 		items[0].Quantity = p.quantity
 	}
-	parts := make([]string, len(items))
 	var total midas.Amount
-	for i, item := range items {
+	for _, item := range items {
 		total += item.Price * midas.Amount(item.Quantity)
-		parts[i] = item.ID + "*" + item.Price.QPoints() + "*" + strconv.Itoa(item.Quantity)
 	}
 	charged := max(total*midas.Amount(p.percent)/100, midas.Fen)
 
@@ -172,12 +165,12 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 	}
 	params := url.Values{
 		"openid": {o.params.Get("openid")}, "appid": {s.cfg.AppID}, "zoneid": {o.params.Get("zoneid")}, "token": {token},
-		"billno": {p.billNo}, "payitem": {strings.Join(parts, ";")}, "amt": {strconv.FormatInt(int64(charged), 10)},
+		"billno": {p.billNo}, "payitem": {midas.FormatItems(items)}, "amt": {strconv.FormatInt(int64(charged), 10)},
 		"payamt_coins": {"0"}, "pubacct_payamt_coins": {""}, "ts": {strconv.FormatInt(now.Unix(), 10)},
 		"providetype": {"5"}, "version": {"v3"}, "clientver": {"android"}, "paychannelsubid": {"1"},
 		"channel_id": {"00000000-android-00000000-000000000000000-ysdkwater-" + platform},
 		"cftid":      {fmt.Sprintf("42000001%s%010d", now.Format("20060102150405"), serial)},
-		string(rune('a'+rand.IntN(26))) + "bazinga": {"1"},
+		string(rune('a'+rand.IntN(26))) + "bazinga": {"1"}, // Midas's decoy: no backend can rely on fixed names
 	}
 	if metadata := o.params.Get("app_metadata"); metadata != "" {
 		params.Set("appmeta", metadata+"*"+method+"*"+platform)
@@ -192,7 +185,7 @@ func (s *Server) callback(token string, opts []PayOption) (string, *payment, err
 	return strings.ReplaceAll(params.Encode(), "+", "%20"), p, nil
 }
 
-// payMethods are pay method and platform by login, as appmeta shows them.
+// payMethods maps a login to the pay method and the platform in appmeta.
 var payMethods = map[midas.Login][2]string{
 	midas.QQ:     {"qqwallet", "qq"},
 	midas.WeChat: {"wechat", "wechat"},

@@ -13,26 +13,25 @@ import (
 	"unicode"
 )
 
-// Patience is how long Midas waits for the answer to a callback; then it hangs up, reports
-// "system busy" and may cancel the charge (protocol.md 1).
+// Patience is how long Midas waits for the answer to a callback. After that it hangs up,
+// reports "system busy" and may cancel the charge (protocol.md 1).
 const Patience = 2 * time.Second
 
-// A Receipt is what became of a callback.
+// A Receipt tells how a callback went.
 type Receipt struct {
-	URL      string // what was called, signature included
+	URL      string // called, signature included
 	BillNo   string
-	Status   int           // HTTP status; 0 without an answer
-	Body     []byte        // the answer's bytes
+	Status   int           // HTTP status; 0 if there was no answer
+	Body     []byte        // the answer's first 64 KiB
 	Took     time.Duration // until the last byte of the answer
-	Accepted bool          // whether Midas takes the item for delivered
-	Reason   string        // why not, in words; empty if accepted
+	Accepted bool          // whether Midas considers the item delivered
+	Reason   string        // why it does not; empty if accepted
 
-	Duplicates []*Receipt // with the option Duplicates(n): the other n-1
+	Duplicates []*Receipt // the other n-1 of the option Duplicates(n)
 }
 
-// Deliver sends a callback with this raw query to the delivery URL, whatever it holds: a
-// repeat, a forgery, noise. The error is ctx.Err(), or says that no delivery URL is set, or
-// that no URL can hold the query.
+// Deliver sends any raw query to the delivery URL: a repeated callback, a forgery, noise. The
+// error is ctx.Err(), or says that there is no delivery URL or that no URL can hold the query.
 func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error) {
 	s.mu.Lock()
 	to := s.deliver
@@ -73,7 +72,7 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 	return receipt, nil
 }
 
-// withoutURL returns what an error of net/http is about without the URL, whose query holds the sig.
+// withoutURL strips the URL from an error of net/http: its query holds the sig.
 func withoutURL(err error) error {
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) {
@@ -82,8 +81,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// Judge says why Midas would not take an answer to a callback for a delivery, or returns ""
-// if it would: status 200, within [Patience], and exactly {"ret":0,"msg":"OK"}.
+// Judge says why Midas would not accept an answer to a callback, or returns "" if it would:
+// status 200 and exactly {"ret":0,"msg":"OK"}, within [Patience].
 func Judge(status int, body []byte, took time.Duration) string {
 	var reply struct {
 		Ret *int
@@ -108,7 +107,7 @@ func Judge(status int, body []byte, took time.Duration) string {
 	case bytes.HasSuffix(body, []byte("\n")):
 		return "the body ends in a newline: json.Encoder and fmt.Fprintln write one"
 	case bytes.ContainsFunc(body, unicode.IsSpace):
-		return "the body holds a blank, a tab or a line break"
+		return "the body holds a space, a tab or a line break"
 	case !inJSON:
 		return `the body is not {"ret":…,"msg":"…"}`
 	case *reply.Ret != 0:

@@ -26,14 +26,14 @@ const (
 // What changes something is refused to pages of other sites.
 func (s *sandbox) handler(listen netip.Addr, hosts []string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc(orderPath, fromNoPage(s.serveOrder))
-	mux.HandleFunc("/mpay/", fromNoPage(s.serveWrongPath))
-	mux.HandleFunc(ysdkPrefix+"/mpay/", fromNoPage(s.serveWrongPath))
-	mux.HandleFunc("GET /v1/{channel}/{appid}/mobile_goods_info", s.serveCashier)
-	mux.HandleFunc("GET /{$}", s.serveDashboard)
-	mux.HandleFunc("GET /events", s.serveEvents)
+	mux.HandleFunc(orderPath, fromNoOtherSite(s.serveOrder))
+	mux.HandleFunc("/mpay/", fromNoOtherSite(s.serveWrongPath))
+	mux.HandleFunc(ysdkPrefix+"/mpay/", fromNoOtherSite(s.serveWrongPath))
+	mux.HandleFunc("GET /v1/{channel}/{appid}/mobile_goods_info", orByLink(s.serveCashier))
+	mux.HandleFunc("GET /{$}", orByLink(s.serveDashboard))
+	mux.HandleFunc("GET /events", fromNoOtherSite(s.serveEvents))
 	mux.HandleFunc("GET /pages/{file}", servePageFile)
-	mux.HandleFunc("GET /api/exchanges", s.serveExchanges)
+	mux.HandleFunc("GET /api/exchanges", fromNoOtherSite(s.serveExchanges))
 	mux.HandleFunc("POST /api/next", s.serveNext)
 	mux.HandleFunc("POST /api/orders/{token}/pay", s.action(s.pay))
 	mux.HandleFunc("POST /api/orders/{token}/repeat", s.action(s.repeat))
@@ -54,21 +54,33 @@ func (s *sandbox) handler(listen netip.Addr, hosts []string) http.Handler {
 	})
 }
 
-// fromNoPage refuses orders that a page makes a browser place: they go to Midas with GET, which
-// the protection against other sites lets pass.
-func fromNoPage(next http.HandlerFunc) http.HandlerFunc {
+// fromNoOtherSite refuses what a page of another site makes a browser fetch with GET, which the
+// protection against other sites lets pass: orders go to Midas with GET, and showing all there
+// is has its cost.
+func fromNoOtherSite(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		switch r.Header.Get("Sec-Fetch-Site") {
-		case "", "same-origin", "none":
+		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+		if (site == "" || site == "same-origin" || site == "none") && (origin == "" || origin == "http://"+r.Host) {
 			next(w, r)
-		default:
+		} else {
 			refusePage(w, r)
 		}
 	}
 }
 
+// orByLink lets the browser follow a link of another site to a page.
+func orByLink(page http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Sec-Fetch-Dest") == "document" {
+			page(w, r)
+		} else {
+			fromNoOtherSite(page)(w, r)
+		}
+	}
+}
+
 func refusePage(w http.ResponseWriter, r *http.Request) {
-	writeError(w, http.StatusForbidden, errors.New("called by a page of another site"))
+	writeError(w, r, http.StatusForbidden, errors.New("called by a page of another site"))
 }
 
 // serveOrder has midastest answer an order, with the fault that is next.
@@ -136,44 +148,45 @@ type outcome struct {
 var errNotNow = errors.New("no callback was sent for this order yet: pay first")
 
 // action is the handler of an action on an order.
-func (s *sandbox) action(do func(context.Context, exchange, payment) (outcome, error)) http.HandlerFunc {
+func (s *sandbox) action(do func(context.Context, *exchange, payment) (outcome, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var p payment
 		if err := readJSON(w, r, &p); err != nil {
-			writeError(w, http.StatusBadRequest, err)
+			writeError(w, r, http.StatusBadRequest, err)
 			return
 		}
 		order, found := s.order(r.PathValue("token"))
 		if !found {
-			writeError(w, http.StatusNotFound, midas.ErrTokenNotFound)
+			writeError(w, r, http.StatusNotFound, midas.ErrTokenNotFound)
 			return
 		}
 		// A caller that hangs up ends no action: the backend is called, so it has to be seen.
 		switch out, err := do(context.WithoutCancel(r.Context()), order, p); {
 		case errors.Is(err, midas.ErrTokenNotFound): // forgotten meanwhile
-			writeError(w, http.StatusNotFound, midas.ErrTokenNotFound)
+			writeError(w, r, http.StatusNotFound, midas.ErrTokenNotFound)
 		case errors.Is(err, midas.ErrTokenExpired):
-			writeError(w, http.StatusGone, errors.New("the token expired: place a new order, or use the action expire"))
+			writeError(w, r, http.StatusGone, errors.New("the token expired: place a new order, or use the action expire"))
 		case errors.Is(err, errNotNow):
-			writeError(w, http.StatusConflict, err)
+			writeError(w, r, http.StatusConflict, err)
 		case err != nil:
-			writeError(w, http.StatusBadRequest, err)
+			writeError(w, r, http.StatusBadRequest, err)
 		default:
+			out.Reason = translate(pageLanguage(r), out.Reason) // the cashier shows it
 			writeJSON(w, http.StatusOK, out)
 		}
 	}
 }
 
-func (s *sandbox) pay(ctx context.Context, order exchange, p payment) (outcome, error) {
+func (s *sandbox) pay(ctx context.Context, order *exchange, p payment) (outcome, error) {
 	return s.send(ctx, "pay", order, p)
 }
 
-func (s *sandbox) forge(ctx context.Context, order exchange, p payment) (outcome, error) {
+func (s *sandbox) forge(ctx context.Context, order *exchange, p payment) (outcome, error) {
 	return s.send(ctx, "forge", order, p, midastest.WrongKey(s.appKey+"-forged"), midastest.ExpiredToken())
 }
 
 // expire pays at a time when the token is dead, so far as the callback's ts tells.
-func (s *sandbox) expire(ctx context.Context, order exchange, p payment) (outcome, error) {
+func (s *sandbox) expire(ctx context.Context, order *exchange, p payment) (outcome, error) {
 	late := expiry(order).Add(time.Minute)
 	if now := s.now(); now.After(late) {
 		late = now
@@ -181,7 +194,7 @@ func (s *sandbox) expire(ctx context.Context, order exchange, p payment) (outcom
 	return s.send(ctx, "expire", order, p, midastest.ExpiredToken(), midastest.Param("ts", strconv.FormatInt(late.Unix(), 10)))
 }
 
-func (s *sandbox) send(ctx context.Context, action string, order exchange, p payment, options ...midastest.PayOption) (outcome, error) {
+func (s *sandbox) send(ctx context.Context, action string, order *exchange, p payment, options ...midastest.PayOption) (outcome, error) {
 	asked, err := p.options()
 	if err != nil {
 		return outcome{}, err
@@ -201,8 +214,8 @@ func (s *sandbox) send(ctx context.Context, action string, order exchange, p pay
 	return out, nil
 }
 
-func (s *sandbox) repeat(ctx context.Context, order exchange, _ payment) (outcome, error) {
-	last, found := s.last(order.Token, func(e exchange) bool { return e.Kind == "callback" && e.Action != "forge" })
+func (s *sandbox) repeat(ctx context.Context, order *exchange, _ payment) (outcome, error) {
+	last, found := s.last(order.Token, func(e *exchange) bool { return e.Kind == "callback" && e.Action != "forge" })
 	if !found {
 		return outcome{}, errNotNow
 	}
@@ -215,7 +228,7 @@ func (s *sandbox) repeat(ctx context.Context, order exchange, _ payment) (outcom
 }
 
 // cancel keeps that the player left. The token lives on, as with the real Midas.
-func (s *sandbox) cancel(_ context.Context, order exchange, _ payment) (outcome, error) {
+func (s *sandbox) cancel(_ context.Context, order *exchange, _ payment) (outcome, error) {
 	return outcome{exchange: s.called(order, exchange{Time: s.now(), Kind: "cancel"})}, nil
 }
 
@@ -248,7 +261,7 @@ func (s *sandbox) serveNext(w http.ResponseWriter, r *http.Request) {
 		err = errors.New("msg, err_code: want a ret with them")
 	}
 	if err != nil {
-		writeError(w, http.StatusBadRequest, err)
+		writeError(w, r, http.StatusBadRequest, err)
 		return
 	}
 	s.mu.Lock()
@@ -258,7 +271,7 @@ func (s *sandbox) serveNext(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Unlock()
 	if full {
-		writeError(w, http.StatusConflict, fmt.Errorf("%d answers are waiting for orders: place those first", maxFaults))
+		writeError(w, r, http.StatusConflict, fmt.Errorf("%d answers are waiting for orders: place those first", maxFaults))
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -267,11 +280,31 @@ func (s *sandbox) serveNext(w http.ResponseWriter, r *http.Request) {
 func (s *sandbox) serveExchanges(w http.ResponseWriter, r *http.Request) {
 	after, err := strconv.Atoi(r.FormValue("after"))
 	if err != nil && r.FormValue("after") != "" {
-		writeError(w, http.StatusBadRequest, errors.New("after: want the seq of an exchange"))
+		writeError(w, r, http.StatusBadRequest, errors.New("after: want the seq of an exchange"))
 		return
 	}
-	exchanges, _ := s.since(after)
-	writeJSON(w, http.StatusOK, exchanges)
+	// One after another: all of them in JSON would take much more memory than what is kept.
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	before := "["
+	for {
+		e, _ := s.after(after)
+		if e == nil {
+			break
+		}
+		io.WriteString(w, before)
+		if out.Encode(e) != nil { // the caller hung up
+			return
+		}
+		before, after = ",", e.Seq
+	}
+	if before == "[" {
+		io.WriteString(w, before)
+	}
+	io.WriteString(w, "]\n")
 }
 
 // readJSON reads a body into v; an empty one leaves v as it is.
@@ -303,6 +336,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	out.Encode(v) // an error means that the caller hung up
 }
 
-func writeError(w http.ResponseWriter, status int, err error) {
-	writeJSON(w, status, map[string]string{"error": err.Error()})
+// writeError says what is wrong, in the language of the page that asked, or in English.
+func writeError(w http.ResponseWriter, r *http.Request, status int, err error) {
+	writeJSON(w, status, map[string]string{"error": translate(pageLanguage(r), err.Error())})
 }

@@ -39,6 +39,7 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	billNo := flags.String("billno", "", "Midas's `serial number`: give an earlier one to repeat that payment; if empty, a new one")
 	forged := flags.Bool("forged", false, "sign with a wrong pay key: the endpoint has to refuse it")
 	asJSON := flags.Bool("json", false, "print JSON")
+	lang := langFlag(flags)
 	if code, ok := t.parse(flags, args, callbackAbout); !ok {
 		return code
 	}
@@ -59,9 +60,9 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 	if _, err := newClient(midas.Config{AppID: "any", AppKey: given[0], DeliveryPath: *path}); err != nil {
 		return t.misused(name, fmt.Errorf("-path: %w", err))
 	}
-	items, err := parseItems(*item)
+	items, err := midas.ParseItems(*item)
 	if err != nil {
-		return t.misused(name, fmt.Errorf("-payitem: %w", err))
+		return t.misused(name, fmt.Errorf("-%w", err))
 	}
 
 	if *billNo == "" { // another one for each call, also within a second
@@ -103,8 +104,9 @@ func runCallback(ctx context.Context, args []string, t *terminal) int {
 		out.Encode(e)
 		return code
 	}
-	fmt.Fprintf(t.out, "GET %s\n\n  billno   %s\n  status   %d\n  took     %s of 2s\n  reply    %s\n\n%s\n",
-		printable(e.URL), printable(e.BillNo), e.Status, receipt.Took.Round(100_000), visibleText(e.Reply, e.ReplySize), t.paint(colour, e.verdict()))
+	say := words[language(*lang, t.env)]
+	fmt.Fprintf(t.out, say["callbackSent"],
+		printable(e.URL), printable(e.BillNo), e.Status, receipt.Took.Round(100_000), visibleText(e.Reply, e.ReplySize), t.paint(colour, e.verdict(language(*lang, t.env))))
 	return code
 }
 
@@ -123,25 +125,4 @@ func checkDeliveryURL(text string) error {
 		return fmt.Errorf("%s holds a query or a fragment", quote(text))
 	}
 	return nil
-}
-
-// parseItems reads payitem: id*price*num, joined by ";".
-func parseItems(text string) ([]midas.Item, error) {
-	var items []midas.Item
-	for part := range strings.SplitSeq(text, ";") {
-		fields := strings.Split(part, "*")
-		if len(fields) != 3 || fields[0] == "" {
-			return nil, fmt.Errorf("%s is not id*price*num", quote(part))
-		}
-		price, err := midas.ParseQPoints(fields[1])
-		if err != nil {
-			return nil, fmt.Errorf("price %s: %w", quote(fields[1]), err)
-		}
-		quantity, err := strconv.Atoi(fields[2])
-		if err != nil || quantity < 1 {
-			return nil, fmt.Errorf("quantity %s is not a number from 1", quote(fields[2]))
-		}
-		items = append(items, midas.Item{ID: fields[0], Price: price, Quantity: quantity})
-	}
-	return items, nil
 }

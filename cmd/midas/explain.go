@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,9 +29,42 @@ The input is a URL, a raw query, or a line of an access log; "-" reads it from s
 A request is told from a callback by its parameters. With -sig it is your own signature of this
 message that is explained, as your code computed it.
 
-openkey, pfkey and pay_token are masked in what is printed, unless -secrets is given; the pay
-key never is printed. Exit code 0: verified; 1: not; 2: wrong usage.
+Mini games and mini programs: the input is the JSON with signData, paySig and signature, the URL
+of a server call or of a push (its body with -body), or a push's body alone. -key is the AppKey;
+give -session-key for signature, -token for the signatures of a push.
+
+openkey, pfkey and pay_token are masked in what is printed, unless -secrets is given; the keys
+never are printed. Exit code 0: verified; 1: not; 2: wrong usage.
 `
+
+const explainAboutChinese = `用法：midas explain -key KEY [-path /registered/path] URL或查询串
+
+校验一个发货回调或一个发往米大师的请求的签名；不对时指出是哪一种已知错误算出了它，以及怎么改。
+同时打印参数和两个阶段的源串，便于与你自己的对比。
+
+输入是 URL、原始查询串或一行访问日志；"-" 表示从标准输入读取：
+
+  grep billno= access.log | tail -1 | midas explain -key-file pay.key -path /pay/notify -
+
+是请求还是回调由参数判断。给出 -sig 时，解释的是你的代码对这条消息算出的签名。
+
+小游戏和小程序：输入是含 signData、paySig、signature 的 JSON，服务端接口或消息推送的 URL
+（请求体用 -body 给出），或单独的推送请求体。-key 是 AppKey；校验 signature 还要 -session-key，
+校验推送的签名要 -token。
+
+除非给出 -secrets，打印时遮盖 openkey、pfkey、pay_token；密钥从不打印。
+退出码：0 通过；1 未通过；2 用法错误。
+`
+
+// sayIn returns what picks the text of a language.
+func sayIn(lang string) func(en, zh string) string {
+	return func(en, zh string) string {
+		if lang == "zh" {
+			return zh
+		}
+		return en
+	}
+}
 
 func runExplain(args []string, t *terminal) int {
 	const name = "explain"
@@ -40,23 +75,59 @@ func runExplain(args []string, t *terminal) int {
 	sig := flags.String("sig", "", "explain this `signature` instead of the one in the message")
 	asJSON := flags.Bool("json", false, "print JSON")
 	secrets := flags.Bool("secrets", false, "show openkey, pfkey and pay_token")
+	var mini miniKeys
+	flags.Func("session-key", "a player's `session_key`, for mini games; give an older one with a second", func(key string) error {
+		mini.sessionKeys = append(mini.sessionKeys, key)
+		return nil
+	})
+	flags.Func("token", "`Token` of the message push, for mini games", func(token string) error {
+		mini.tokens = append(mini.tokens, token)
+		return nil
+	})
+	body := flags.String("body", "", "`body` of a server call or a push of a mini game; @FILE reads it from a file")
+	lang := langFlag(flags)
 	if code, ok := t.parse(flags, args, explainAbout); !ok {
 		return code
 	}
 	if flags.NArg() != 1 {
 		return t.misused(name, errors.New(`want one URL or query, quoted, after the flags ("-" for standard input)`))
 	}
-	given, err := keys.read(t, "key")
-	if err != nil {
-		return t.misused(name, err)
-	}
 	text := flags.Arg(0)
 	if text == "-" {
-		input, err := io.ReadAll(io.LimitReader(t.in, maxMessage+1))
+		input, err := io.ReadAll(io.LimitReader(t.in, maxMiniMessage+1))
 		if err != nil {
 			return t.failed(name, fmt.Errorf("reading standard input: %w", err))
 		}
 		text = string(input)
+	}
+	if file, ok := strings.CutPrefix(*body, "@"); ok {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return t.misused(name, fmt.Errorf("-body: %w", err))
+		}
+		*body = string(content)
+	}
+	if m, err := parseMiniMessage(text, *body); err != nil {
+		return t.failed(name, err)
+	} else if m != nil {
+		var err error
+		if mini.appKeys, err = keys.read(t, "key"); err != nil && (len(keys.keys) > 0 || keys.file != "") {
+			return t.misused(name, err)
+		}
+		e := explainMini(language(*lang, t.env), m, mini)
+		if *asJSON {
+			t.printJSON(e)
+		} else {
+			e.print(t, language(*lang, t.env))
+		}
+		if !e.Verified {
+			return exitFailed
+		}
+		return exitOK
+	}
+	given, err := keys.read(t, "key")
+	if err != nil {
+		return t.misused(name, err)
 	}
 	m, err := parseMessage(text)
 	switch {
@@ -65,15 +136,12 @@ func runExplain(args []string, t *terminal) int {
 	case err != nil:
 		return t.misused(name, err)
 	}
-	e, err := explain(m, *path, given, *sig, *secrets)
-	if err != nil {
+	e := &explanation{lang: language(*lang, t.env)}
+	if err := e.explain(m, *path, given, *sig, *secrets); err != nil {
 		return t.misused(name, err)
 	}
 	if *asJSON {
-		out := json.NewEncoder(t.out)
-		out.SetEscapeHTML(false)
-		out.SetIndent("", "  ")
-		out.Encode(e)
+		t.printJSON(e)
 	} else {
 		e.print(t)
 	}
@@ -83,62 +151,100 @@ func runExplain(args []string, t *terminal) int {
 	return exitOK
 }
 
+func (t *terminal) printJSON(v any) {
+	out := json.NewEncoder(t.out)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	out.Encode(v)
+}
+
 // An explanation says why a signature is right or wrong.
 type explanation struct {
-	Kind       string    `json:"kind"` // "callback" or "request"
-	Verified   bool      `json:"verified"`
-	Problem    string    `json:"problem,omitempty"` // why it would be refused all the same
-	Method     string    `json:"method"`
-	Path       string    `json:"path"`
-	Params     []param   `json:"params"` // those that are signed
-	Values     string    `json:"values"` // stage 1
-	BaseString string    `json:"base_string"`
-	Sig        string    `json:"sig"`         // as received
-	RightSig   string    `json:"correct_sig"` // as it should be
-	Mistakes   []mistake `json:"mistakes"`    // together they make the signature received
-	Alike      []string  `json:"alike,omitempty"`
-	Tried      int       `json:"tried"` // how many mistakes were tried
-	Notes      []string  `json:"notes,omitempty"`
+	Kind         string    `json:"kind"` // "callback" or "request"
+	Verified     bool      `json:"verified"`
+	Problem      string    `json:"problem,omitempty"` // why it would be refused all the same
+	Method       string    `json:"method"`
+	Path         string    `json:"path"`
+	Params       []param   `json:"params"` // those that are signed
+	Values       string    `json:"values"` // stage 1
+	BaseString   string    `json:"base_string"`
+	Sig          string    `json:"sig"`                    // as received
+	RightSig     string    `json:"correct_sig"`            // as it should be
+	Mistakes     finding   `json:"mistakes"`               // together they make the signature received
+	Alternatives []finding `json:"alternatives,omitempty"` // and so do these: If tells which it is
+	Tried        int       `json:"tried"`                  // how many mistakes
+	Signings     int       `json:"signings"`               // how many signatures were made to try them
+	GaveUp       bool      `json:"gave_up,omitempty"`      // the message is too long for all to be tried
+	Notes        []string  `json:"notes,omitempty"`
+
+	lang string
 }
 
 // explain verifies m for a signed path, under the first of keys. The error says what is
 // wrong with the flags.
-func explain(m *message, path string, keys []string, sig string, secrets bool) (*explanation, error) {
+func (e *explanation) explain(m *message, path string, keys []string, sig string, secrets bool) error {
 	if path == "" {
 		path = m.signedPath()
 	}
 	if path == "" {
-		return nil, errors.New("-path: a callback is signed for the path of its delivery URL; a query alone does not hold it, so give it")
+		return errors.New("-path: a callback is signed for the path of its delivery URL; a query alone does not hold it, so give it")
 	}
 	right := newRecipe(m, path, keys[0])
-	if sig != "" {
+	own := sig != ""
+	if own {
+		if !right.fits() {
+			e.note("the sig in the message itself is another one than the parameters want, too: explain it without -sig first", "消息里的 sig 本身与参数也不一致：请先去掉 -sig 解释它")
+			own = false
+		}
 		right.sig = sig
 	}
-	e := &explanation{
-		Kind: "request", Method: right.method, Path: path, Params: right.params,
-		Sig: right.sig, RightSig: right.sign(), Verified: right.fits(),
-	}
+	e.Kind, e.Method, e.Path, e.Params = "request", right.method, path, right.params
+	e.Sig, e.RightSig, e.Verified = right.sig, right.sign(), right.fits()
 	if m.callback {
 		e.Kind = "callback"
 		if err := e.asTheLibrarySeesIt(m, path, keys[0], sig); err != nil {
-			return nil, err
+			return err
 		}
 	} else {
 		e.checkRequest(m, right.sig)
 	}
 	if !e.Verified && e.Problem == "" {
-		mistakes := mistakesFor(m, right, keys[1:])
-		e.Mistakes, e.Alike = findMistakes(right, mistakes)
-		e.Tried = len(mistakes)
+		s := newSearch(e.lang, m, right, keys[1:], own)
+		if found := s.find(right); found != nil {
+			e.Mistakes, e.Alternatives = found[0], e.apart(found)
+		}
+		e.Tried, e.Signings, e.GaveUp = len(s.mistakes)+len(s.written), s.signings, s.gaveUp
 	}
+	e.Problem = translate(e.lang, e.Problem)
 
 	shown := right
 	if !secrets {
 		shown.params = maskParams(right.params)
 	}
 	e.Params, e.Values, e.BaseString = shown.params, shown.joined(), shown.base()
-	return e, nil
+	return nil
 }
+
+// apart returns all findings but the first. Of an encoder it says which character would show
+// the difference from the first one's.
+func (e *explanation) apart(found []finding) []finding {
+	for _, alternative := range found[1:] {
+		for i, m := range alternative {
+			if i >= len(found[0]) || m.with == nil || found[0][i].with == nil {
+				continue
+			}
+			for _, char := range "~*/ !'()-_.+:@&=$,;?#%" {
+				if one := string(char); string(m.with.append(nil, one)) != string(found[0][i].with.append(nil, one)) {
+					alternative[i].If += fmt.Sprintf(sayIn(e.lang)("; a value with %q tells it from the first", "；值里有 %q 时就与第一种不同"), one)
+					break
+				}
+			}
+		}
+	}
+	return found[1:]
+}
+
+func (e *explanation) note(en, zh string) { e.Notes = append(e.Notes, sayIn(e.lang)(en, zh)) }
 
 // asTheLibrarySeesIt verifies a callback with the library itself: it also knows the cases
 // where protocol.md 5 obliges to try twice, and what is refused although it verifies.
@@ -152,7 +258,7 @@ func (e *explanation) asTheLibrarySeesIt(m *message, path, key, sig string) erro
 		return fmt.Errorf("-path %s: %w", quote(path), err) // the key was checked before
 	}
 	if m.method != "GET" {
-		e.Notes = append(e.Notes, "it was recorded with the method "+m.method+"; Midas calls back with GET, and signs that")
+		e.note("it was recorded with the method "+m.method+"; Midas calls back with GET, and signs that", "记录的方法是 "+m.method+"；米大师用 GET 回调，签名用的也是 GET")
 	}
 	if sig != "" {
 		return nil // another signature than the message's
@@ -164,7 +270,8 @@ func (e *explanation) asTheLibrarySeesIt(m *message, path, key, sig string) erro
 		e.Problem = wrong.Error()
 	}
 	if strings.Contains(value(m.params(once), "sig"), " ") {
-		e.Notes = append(e.Notes, `the sig holds a space where base64 has "+": it was not encoded in the URL, or decoded twice; the library reads it all the same, as servers in other languages do`)
+		e.note(`the sig holds a space where base64 has "+": it was not encoded in the URL, or decoded twice; the library reads it all the same, as servers in other languages do`,
+			`sig 里本该是 "+" 的地方成了空格：没有在 URL 里编码，或解码了两次；本库照样接受，其他语言的服务器也是如此`)
 	}
 	return nil
 }
@@ -201,7 +308,9 @@ func (m *message) signedPath() string {
 }
 
 func (e *explanation) print(t *terminal) {
-	fmt.Fprintf(t.out, "%s  %s %s\n\n", t.paint(bold, e.Kind), e.Method, printable(e.Path))
+	say := sayIn(e.lang)
+	kind := say(e.Kind, map[string]string{"callback": "回调", "request": "请求"}[e.Kind])
+	fmt.Fprintf(t.out, "%s  %s %s\n\n", t.paint(bold, kind), e.Method, printable(e.Path))
 	width := 0
 	for _, p := range e.Params {
 		width = max(width, len(printable(p.Name)))
@@ -213,38 +322,82 @@ func (e *explanation) print(t *terminal) {
 		}
 		fmt.Fprintln(t.out, strings.TrimRight(line, " "))
 	}
-	stage1 := "parameters joined"
+	stage1 := say("parameters joined", "拼接参数")
 	if e.Kind == "callback" {
-		stage1 = "parameters joined, their values encoded"
+		stage1 = say("parameters joined, their values encoded", "值编码后拼接参数")
 	}
 	fmt.Fprintf(t.out, "\n%s\n  %s\n", t.paint(bold, "1. "+stage1), printable(e.Values))
-	fmt.Fprintf(t.out, "%s\n  %s\n", t.paint(bold, "2. base string"), printable(e.BaseString))
-	fmt.Fprintf(t.out, "%s\n  received  %s\n", t.paint(bold, "3. signature"), printable(e.Sig))
+	fmt.Fprintf(t.out, "%s\n  %s\n", t.paint(bold, "2. "+say("base string", "源串")), printable(e.BaseString))
+	fmt.Fprintf(t.out, "%s\n  %s  %s\n", t.paint(bold, "3. "+say("signature", "签名")), say("received", "收到的"), printable(e.Sig))
 	if !e.Verified {
-		fmt.Fprintf(t.out, "  correct   %s\n", e.RightSig)
+		fmt.Fprintf(t.out, "  %s  %s\n", say("correct ", "正确的"), e.RightSig)
 	}
 	fmt.Fprintln(t.out)
 	for _, note := range e.Notes {
-		fmt.Fprintf(t.out, "Note: %s.\n", printable(note))
+		fmt.Fprintf(t.out, say("Note: %s.\n", "注意：%s。\n"), printable(note))
 	}
+	bad := t.paint(red, say("NOT VERIFIED", "签名不对"))
 	switch {
 	case e.Verified && e.Problem == "":
-		fmt.Fprintln(t.out, t.paint(green, "VERIFIED")+": the signature is right.")
+		fmt.Fprintf(t.out, say("%s: the signature is right.\n", "%s：签名正确。\n"), t.paint(green, say("VERIFIED", "通过")))
 	case e.Problem != "":
-		fmt.Fprintf(t.out, "%s: %s.\n", t.paint(red, "REFUSED"), printable(e.Problem))
+		fmt.Fprintf(t.out, say("%s: %s.\n", "%s：%s。\n"), t.paint(red, say("REFUSED", "拒绝")), printable(e.Problem))
+	case e.Mistakes == nil && e.GaveUp:
+		fmt.Fprintf(t.out, say(`%s: the signature is another one. The message is too long to try every
+combination of the %d mistakes known, and none of those tried makes it. Try a shorter message, or
+compare the base string with your own.
+`, `%s：收到的是另一个签名。消息太长，%d 种已知错误的组合没有试完，试过的都算不出它。
+请换一条短一些的消息再试，或把源串与你自己的对比。
+`), bad, e.Tried)
 	case e.Mistakes == nil:
-		fmt.Fprintf(t.out, `%s: the signature is another one, and none of the %d mistakes tried makes it,
+		fmt.Fprintf(t.out, say(`%s: the signature is another one, and none of the %d mistakes tried makes it,
 nor any two of them together. What is left: another pay key (give the other environment's with
 a second -key), a path rewritten on the way (give the registered one with -path), a parameter
-changed, added or lost after signing, or a forgery. Compare the base string with your own.
-`, t.paint(red, "NOT VERIFIED"), e.Tried)
+changed or lost after signing, or a forgery. Compare the base string with your own.
+`, `%s：收到的是另一个签名，试过的 %d 种错误及其两两组合都算不出它。剩下的可能：
+用了另一个支付密钥（用第二个 -key 给出另一个环境的）、路径在半路被改写（用 -path 给出后台配置的）、
+签名之后有参数被改动或丢失，或者是伪造。请把源串与你自己的对比。
+`), bad, e.Tried)
 	default:
-		fmt.Fprintf(t.out, "%s: the signature is another one. It is made like this:\n", t.paint(red, "NOT VERIFIED"))
-		for _, m := range e.Mistakes {
-			fmt.Fprintf(t.out, "\n  %s: %s.\n  To change: %s.\n", t.paint(bold, m.Name), m.What, m.Cure)
+		fmt.Fprintf(t.out, say("%s: the signature is another one. It is made like this:\n", "%s：收到的是另一个签名，它是这样算出来的：\n"), bad)
+		e.printMistakes(t)
+	}
+}
+
+func (e *explanation) printMistakes(t *terminal) {
+	say := sayIn(e.lang)
+	show := func(m mistake) {
+		fmt.Fprintf(t.out, say("\n  %s: %s.\n", "\n  %s：%s。\n"), t.paint(bold, m.Name), printable(m.What))
+		fmt.Fprintf(t.out, say("  To change: %s.\n", "  改法：%s。\n"), printable(m.Cure))
+		if len(e.Alternatives) > 0 && m.If != "" {
+			fmt.Fprintf(t.out, say("  It is this if %s.\n", "  如果%s，就是这一种。\n"), printable(m.If))
 		}
-		if len(e.Alike) > 0 {
-			fmt.Fprintf(t.out, "\nFor this message these come to the same: %s.\n", strings.Join(e.Alike, ", "))
+	}
+	for _, m := range e.Mistakes {
+		show(m)
+	}
+	shown := slices.Clone(e.Mistakes)
+	named := func(m mistake) bool {
+		return slices.ContainsFunc(shown, func(s mistake) bool { return s.Name == m.Name && s.What == m.What })
+	}
+	var sameCure []string
+	for _, alternative := range e.Alternatives {
+		for i, m := range alternative {
+			switch {
+			case named(m):
+			case i < len(e.Mistakes) && m.Cure == e.Mistakes[i].Cure:
+				sameCure = append(sameCure, fmt.Sprintf(say("  %s, if %s\n", "  %s：%s\n"), m.Name, cmp.Or(printable(m.If), printable(m.What))))
+			default:
+				fmt.Fprint(t.out, say("\nOr, which makes the same signature of this message:\n", "\n也可能是下面这种，对这条消息算出的签名相同：\n"))
+				show(m)
+			}
+			shown = append(shown, m)
+		}
+	}
+	if len(sameCure) > 0 {
+		fmt.Fprint(t.out, say("\nFor this message these come to the same, and so does what to change:\n", "\n对这条消息，下面这些结果相同，改法也相同：\n"))
+		for _, line := range sameCure {
+			fmt.Fprint(t.out, line)
 		}
 	}
 }
@@ -257,7 +410,7 @@ func (e *explanation) meaning(p param) string {
 	case p.Name == "ts" && err == nil && n > 0 && n < 1<<36:
 		return time.Unix(n, 0).UTC().Format(time.DateTime) + " UTC"
 	case p.Name == "amt" && err == nil && e.Kind == "callback":
-		return "charged: " + midas.Amount(n).String()
+		return sayIn(e.lang)("charged: "+midas.Amount(n).String(), "实付 "+midas.Amount(n).QPoints()+" Q 点（"+midas.Amount(n).Yuan()+" 元）")
 	}
 	return ""
 }

@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -32,6 +34,8 @@ Usage: midas COMMAND [flags]
   explain    say why the signature of a request or a callback fails
   sign       sign the parameters of a request or a callback
   callback   send one signed callback to an endpoint and judge the reply
+  replay     send recorded callbacks to an endpoint once more and judge the replies
+  version    print the version
 
 "midas COMMAND -h" describes a command. Exit codes: 0 done, verified or accepted;
 1 not verified, not accepted, or not possible; 2 wrong usage.
@@ -39,6 +43,7 @@ Usage: midas COMMAND [flags]
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not end at the first
 	code := run(ctx, os.Args[1:], &terminal{os.Stdin, os.Stdout, os.Stderr, os.Getenv})
 	stop()
 	os.Exit(code)
@@ -52,6 +57,10 @@ type terminal struct {
 }
 
 func run(ctx context.Context, args []string, t *terminal) int {
+	usage := usage
+	if language("", t.env) == "zh" {
+		usage = chineseHelp[""].about
+	}
 	if len(args) == 0 {
 		fmt.Fprint(t.err, usage)
 		return exitUsage
@@ -65,12 +74,26 @@ func run(ctx context.Context, args []string, t *terminal) int {
 		return runSign(args, t)
 	case "callback":
 		return runCallback(ctx, args, t)
+	case "replay":
+		return runReplay(ctx, args, t)
+	case "version", "-version", "--version":
+		fmt.Fprintln(t.out, version())
+		return exitOK
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(t.out, usage)
 		return exitOK
 	default:
 		return t.misused("", fmt.Errorf("there is no command %q", name))
 	}
+}
+
+// version says what this program was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "midas (unknown version)"
+	}
+	return fmt.Sprintf("midas %s, built with %s for %s/%s", info.Main.Version, info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }
 
 // misused says what is wrong with the usage of a command.
@@ -90,7 +113,7 @@ func (t *terminal) parse(flags *flag.FlagSet, args []string, about string) (code
 	flags.SetOutput(io.Discard)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(t.out, about, "\nFlags:\n")
+		fmt.Fprint(t.out, t.help(flags, about))
 		flags.SetOutput(t.out)
 		flags.PrintDefaults()
 		return exitOK, false
@@ -110,14 +133,28 @@ const (
 
 // paint returns text in a colour if the output is a terminal, and not as plain as NO_COLOR asks.
 func (t *terminal) paint(colour, text string) string {
-	file, isFile := t.out.(*os.File)
-	if !isFile || t.env("NO_COLOR") != "" || t.env("TERM") == "dumb" {
-		return text
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if t.env("NO_COLOR") != "" || t.env("TERM") == "dumb" || !isTerminal(t.out) {
 		return text
 	}
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+// progress returns what shows a line about long work in place of the one before, or takes it
+// away where the text is empty. Without a terminal it shows nothing.
+func (t *terminal) progress() func(text string) {
+	if t.env("TERM") == "dumb" || !isTerminal(t.err) {
+		return func(string) {}
+	}
+	return func(text string) { fmt.Fprintf(t.err, "\r\x1b[K%s", text) }
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // keyFlags are the ways to give a pay key. It is never printed.

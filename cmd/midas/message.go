@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"net/url"
 	"regexp"
@@ -98,14 +99,23 @@ func (m *message) params(decode func(string) string) []param {
 // once decodes %XX, and "+" to a space; a "%" that starts no valid escape is itself.
 func once(s string) string { return literalPlus(strings.ReplaceAll(s, "+", " ")) }
 
-var percentEscape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
-
 // literalPlus decodes %XX alone.
 func literalPlus(s string) string {
-	return percentEscape.ReplaceAllStringFunc(s, func(s string) string {
-		b, _ := strconv.ParseUint(s[1:], 16, 8) // the pattern is two hex digits
-		return string([]byte{byte(b)})
-	})
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(s, "%")
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		if b, err := hex.DecodeString(after[:min(len(after), 2)]); err == nil && len(b) == 1 {
+			out.WriteByte(b[0])
+			s = after[2:]
+		} else {
+			out.WriteByte('%')
+			s = after
+		}
+	}
 }
 
 // value returns the first value of a name, or "".

@@ -3,14 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"html"
 	"io"
 	"net/http"
 	"os"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -31,18 +26,42 @@ type exchange struct {
 	Cookies []param `json:"cookies,omitempty"`
 	BillNo  string  `json:"billno,omitempty"`
 
-	Status      int    `json:"status"`                 // HTTP status of the answer; 0 without one
-	Reply       string `json:"reply"`                  // its bytes, the first 4 KiB
-	ReplyBase64 []byte `json:"reply_base64,omitempty"` // Reply, where JSON cannot hold it since it is not UTF-8
-	ReplySize   int    `json:"reply_size"`
-	Ret         *int   `json:"ret,omitempty"` // of the answer to a callback, if it is JSON that has one
-	TookMS      int64  `json:"took_ms"`
-	Accepted    bool   `json:"accepted"`
-	Reason      string `json:"reason,omitempty"` // why not
-	OK          bool   `json:"ok"`               // accepted; of a forgery: refused, with a ret above 0
+	Status      int      `json:"status"`                 // HTTP status of the answer; 0 without one
+	Reply       string   `json:"reply"`                  // its bytes, the first 4 KiB
+	ReplyBase64 []byte   `json:"reply_base64,omitempty"` // Reply, where JSON cannot hold it since it is not UTF-8
+	ReplySize   int      `json:"reply_size"`
+	Ret         *int     `json:"ret,omitempty"` // of the answer to a callback, if it is JSON that has one
+	TookMS      int64    `json:"took_ms"`
+	Accepted    bool     `json:"accepted"`
+	Reason      string   `json:"reason,omitempty"` // why not
+	Notes       []string `json:"notes,omitempty"`  // of an order: what was tolerated
+	OK          bool     `json:"ok"`               // accepted; of a forgery: refused, with a ret above 0
 
-	BaseString string    `json:"base_string,omitempty"` // what is signed
-	Mistakes   []mistake `json:"mistakes,omitempty"`    // that make the signature received
+	BaseString   string    `json:"base_string,omitempty"`  // what is signed
+	Mistakes     []mistake `json:"mistakes,omitempty"`     // that make the signature received
+	Alternatives []finding `json:"alternatives,omitempty"` // others that make the same
+	chinese      []finding // Mistakes and Alternatives
+}
+
+// size returns about how many bytes it takes to keep e, and the order that midastest keeps
+// besides, which holds the parameters once more.
+func (e exchange) size() int {
+	n := 1 << 10 // e itself, and the like
+	for _, s := range append([]string{e.URL, e.Token, e.Action, e.BillNo, e.Reply, string(e.ReplyBase64), e.Reason, e.BaseString}, e.Notes...) {
+		n += len(s)
+	}
+	for _, p := range e.Params {
+		n += 2 * (len(p.Name) + len(p.Value) + 64)
+	}
+	for _, c := range e.Cookies {
+		n += len(c.Name) + len(c.Value) + 64
+	}
+	for _, mistakes := range append(append([]finding{e.Mistakes}, e.Alternatives...), e.chinese...) {
+		for _, m := range mistakes {
+			n += len(m.Name) + len(m.What) + len(m.Cure) + len(m.If) + 128
+		}
+	}
+	return n
 }
 
 func newCallback(action string, r *midastest.Receipt) exchange {
@@ -72,29 +91,33 @@ func (e *exchange) setReply(body []byte) {
 // ForgeryTaken reports whether the backend took a forgery for a payment, however it wrote that.
 func (e exchange) ForgeryTaken() bool { return e.Action == "forge" && e.Ret != nil && *e.Ret == 0 }
 
-// verdict says in words what became of a callback.
-func (e exchange) verdict() string {
+// verdict says in words how it went.
+func (e exchange) verdict(lang string) string {
+	say := words[lang]
 	switch {
 	case e.ForgeryTaken():
-		return words["en"]["forgeryAccepted"]
+		return say["forgeryAccepted"]
 	case e.Action == "forge" && e.OK:
-		return words["en"]["forgeryRefused"]
+		return say["forgeryRefused"]
 	case e.Accepted:
-		return "accepted"
+		return say["accepted"]
 	}
-	return "refused because " + printable(e.Reason)
+	return say["refused"] + printable(translate(lang, e.Reason))
 }
 
 // summary is a line about e for the terminal.
-func (e exchange) summary(base, appID string) string {
-	outcome := e.verdict()
+func (e exchange) summary(lang, base, appID string) string {
+	outcome := e.verdict(lang)
 	switch {
 	case e.Kind == "order" && e.Accepted:
 		outcome = base + cashierPath(appID, e.Token)
+		for _, note := range e.Notes {
+			outcome += "\n                    " + printable(translate(lang, note))
+		}
 	case e.Kind == "callback":
 		outcome = e.Action + ": " + outcome
 	case e.Kind == "cancel":
-		outcome = "the player left the cashier"
+		outcome = words[lang]["playerLeft"]
 	}
 	return fmt.Sprintf("%-8s  %s", e.Kind, outcome)
 }
@@ -122,66 +145,4 @@ func writeRecord(record io.Writer, e exchange) error {
 	line := json.NewEncoder(record)
 	line.SetEscapeHTML(false) // a recorded URL can be given to "midas explain -"
 	return line.Encode(e)
-}
-
-// secretNames are the player's credentials.
-var secretNames = []string{"openkey", "pfkey", "pay_token"}
-
-const masked = "[masked]"
-
-// A credential in the text of a pair, also of one that holds a whole query or JSON.
-var credential = regexp.MustCompile(`(?i)(openkey|pfkey|pay_token)\W*[=:]`)
-
-// mask returns p without the player's credentials.
-func (p param) mask() param {
-	if !credential.MatchString(once(p.Name+"="+p.Value)) || p.Value == "" && slices.Contains(secretNames, p.Name) {
-		return p
-	}
-	if credential.MatchString(once(p.Name)) { // a whole query in the name
-		p.Name = masked
-	}
-	p.Value = masked
-	return p
-}
-
-func maskParams(params []param) []param {
-	params = slices.Clone(params)
-	for i, p := range params {
-		params[i] = p.mask()
-	}
-	return params
-}
-
-// maskQuery masks the player's credentials in a raw query.
-func maskQuery(query string) string {
-	pairs := strings.Split(query, "&")
-	for i, pair := range pairs {
-		name, value, _ := strings.Cut(pair, "=")
-		before := param{once(name), once(value)}
-		after := before.mask()
-		if after.Name != before.Name {
-			name = after.Name
-		}
-		if after != before {
-			pairs[i] = name + "=" + after.Value
-		}
-	}
-	return strings.Join(pairs, "&")
-}
-
-// What session cookies hold (protocol.md 4). Anything else may be the backend's own secret.
-var sessionCookie = regexp.MustCompile(`^(openid|hy_gameid|kp_actoken|wc_actoken|st_dummy|openkey|(/v3/r)?/mpay/(buy_goods_m|pay_m)|)$`)
-
-// mask masks in e what is secret in an order with this query.
-func (e *exchange) mask(query string) {
-	e.URL = strings.Replace(e.URL, query, maskQuery(query), 1)
-	e.Params = maskParams(e.Params)
-	// Of all answers an error page alone repeats the query.
-	e.Reply = strings.ReplaceAll(e.Reply, html.EscapeString(query), html.EscapeString(maskQuery(query)))
-	for i, c := range e.Cookies {
-		if !sessionCookie.MatchString(once(once(c.Value))) {
-			e.Cookies[i].Value = masked
-			e.Reason = strings.ReplaceAll(e.Reason, strconv.Quote(c.Value), strconv.Quote(masked))
-		}
-	}
 }

@@ -31,9 +31,10 @@ const (
 
 // How much is kept.
 const (
-	maxKept   = 3000    // orders and callbacks
-	maxReply  = 4 << 10 // bytes of an answer
-	maxFaults = 100     // for orders to come
+	maxKept      = 3000     // orders and callbacks
+	maxKeptBytes = 32 << 20 // of all of them, as exchange.size counts
+	maxReply     = 4 << 10  // bytes of an answer
+	maxFaults    = 100      // for orders to come
 )
 
 // maxSearched is how long an order may be for its mistakes to be searched for: the search takes
@@ -67,7 +68,10 @@ JSON API (a body may be left out; the answer to a callback says accepted, or the
 The answer to a callback also says ok: the backend did right, that is it accepted a payment, or refused
 a forgery with a ret above 0. A backend that is down refuses no forgery.
 
-State is in memory: the last 3000 orders and callbacks. It listens on the loopback interface unless -addr says otherwise.
+Orders are taken as shipped servers send them; a note says where that is not what Tencent's pages ask for. With -strict such
+an order is refused.
+
+State is in memory: the last 3000 orders and callbacks, or 32 MiB of them. It listens on the loopback interface unless -addr says otherwise.
 `
 
 func runSandbox(ctx context.Context, args []string, t *terminal) int {
@@ -86,6 +90,8 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	})
 	record := flags.String("record", "", "append every exchange to this `file`, as JSON lines (mode 0600)")
 	secrets := flags.Bool("secrets", false, "show openkey, pfkey and pay_token, in the record too, instead of masking them")
+	strict := flags.Bool("strict", false, "refuse orders whose org_loc or query is not as Tencent's pages ask for, instead of noting it")
+	lang := langFlag(flags)
 	if code, ok := t.parse(flags, args, sandboxAbout); !ok {
 		return code
 	}
@@ -119,8 +125,9 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 		}
 	}
 
-	s := newSandbox(*appID, appKey, *callback, *path)
-	s.secrets = *secrets
+	s := newSandbox(settings{
+		appID: *appID, appKey: appKey, callback: *callback, path: *path, strict: *strict, secrets: *secrets, lang: language(*lang, t.env),
+	})
 	recorded := io.Discard
 	if *record != "" {
 		file, err := openRecord(*record)
@@ -136,9 +143,9 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	}
 	bound := listener.Addr().(*net.TCPAddr).AddrPort()
 	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
-	base := s.welcome(t, bound, *callback)
+	base := s.welcome(t, bound)
 	s.seen = func(e exchange) {
-		line := e.summary(base, s.appID)
+		line := e.summary(s.lang, base, s.appID)
 		if e.ForgeryTaken() {
 			line = t.paint(red, line)
 		}
@@ -165,41 +172,30 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 }
 
 // welcome prints what a backend needs to know, and returns its base URL.
-func (s *sandbox) welcome(t *terminal, addr netip.AddrPort, callback string) (base string) {
-	reach := "this machine only"
+func (s *sandbox) welcome(t *terminal, addr netip.AddrPort) (base string) {
+	say := words[s.lang]
+	reach := say["thisMachine"]
 	if !addr.Addr().IsLoopback() {
-		reach = t.paint(red, "OTHER MACHINES CAN REACH IT")
+		reach = t.paint(red, say["otherMachines"])
 	}
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.Port())
 	}
 	base = "http://" + addr.String()
-	key := "as given"
+	key := say["keyGiven"]
 	if s.appKey == demoAppKey {
 		key = demoAppKey
 	}
+	callback, order := s.callback, say["fromBackend"]
 	if callback == "" {
-		callback = "(a built-in backend; set yours with -callback URL)"
+		callback, order = say["builtIn"], s.curl(base)
 	}
-	fmt.Fprintf(t.out, `%s at %s (%s)
-
-Settings of your backend
-  base URL       %s   instead of https://ysdktest.qq.com
-  signed path    %s
-  offer id       %s
-  pay key        %s
-  delivery URL   %s, signed for %s
-
-Place an order
-  %s
-
-Then pay on the cashier page, whose URL appears here, or on the dashboard %s/
-
-`, t.paint(bold, "Midas sandbox"), base, reach, base, ysdkPrefix+orderPath, s.appID, key, callback, s.path, s.curl(base), base)
+	fmt.Fprintf(t.out, say["welcome"], t.paint(bold, say["sandbox"]), base, reach, base, ysdkPrefix+orderPath, s.appID, key, callback, s.path, order, base)
 	return base
 }
 
-// curl returns a command that places an order.
+// curl returns a command that places an order. It is for the built-in backend alone: another
+// one would be called back for an order that it never placed.
 func (s *sandbox) curl(base string) string {
 	params := url.Values{
 		"openid": {"o_TESTopenid"}, "openkey": {"test-openkey"}, "appid": {s.appID}, "ts": {strconv.FormatInt(time.Now().Unix(), 10)},
@@ -225,56 +221,62 @@ func checkHost(next http.Handler, listen netip.Addr, hosts []string) http.Handle
 		isAddress := err == nil && (ip.IsLoopback() || ip == listen || listen.IsUnspecified())
 		isName := host == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 		if !isAddress && !isName {
-			writeError(w, http.StatusForbidden, errors.New("the host "+strconv.Quote(r.Host)+" is not this server's; start it with -host NAME to allow a name"))
+			writeError(w, r, http.StatusForbidden, errors.New("the host "+strconv.Quote(r.Host)+" is not this server's; start it with -host NAME to allow a name"))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
+// settings are what the flags say.
+type settings struct {
+	appID, appKey   string
+	callback        string // delivery URL; "" for a built-in backend that accepts every right callback
+	path            string // that callbacks are signed for; "" for the delivery URL's
+	strict, secrets bool
+	lang            string // of the terminal
+}
+
 // A sandbox is a Midas with pages, and what it has seen.
 type sandbox struct {
-	midas         *midastest.Server
-	appID, appKey string
-	path          string // that callbacks are signed for
-	secrets       bool
-	now           func() time.Time
-	bodyTime      time.Duration  // that a caller has for a body
-	start         string         // another one each time it is started
-	seen          func(exchange) // told of every exchange, one after another
+	settings
+	midas    *midastest.Server
+	now      func() time.Time
+	bodyTime time.Duration  // that a caller has for a body
+	start    string         // another one each time it is started
+	seen     func(exchange) // told of every exchange, one after another
 
 	adding sync.Mutex // is held while seen is told; mu is not, so that a slow disk or terminal holds up no page
 
 	mu        sync.Mutex
 	seq       int               // of the last exchange
-	exchanges []exchange        // the last ones, oldest first, their numbers without a gap
+	exchanges []*exchange       // the last ones, oldest first, their numbers without a gap; never changed
+	size      int               // of exchanges, in bytes
 	faults    []midastest.Fault // of the next orders
 	changed   chan struct{}     // closed at the next exchange
 }
 
-// newSandbox returns a sandbox that calls back to a URL, or, if that is empty, to a
-// backend of its own that takes every right callback.
-func newSandbox(appID, appKey, callback, path string) *sandbox {
+func newSandbox(cfg settings) *sandbox {
 	s := &sandbox{
-		appID: appID, appKey: appKey, now: time.Now, bodyTime: 5 * time.Second, start: rand.Text(),
-		exchanges: []exchange{}, changed: make(chan struct{}), seen: func(exchange) {},
+		settings: cfg, now: time.Now, bodyTime: 5 * time.Second, start: rand.Text(),
+		changed: make(chan struct{}), seen: func(exchange) {},
 	}
 	s.midas = midastest.New(midastest.Config{
-		AppID: appID, AppKey: appKey, Now: func() time.Time { return s.now() },
+		AppID: s.appID, AppKey: s.appKey, Strict: s.strict, Now: func() time.Time { return s.now() },
 		OnOrder: func(a midastest.OrderAttempt) { s.ordered(orderPath, a) },
 	})
-	if callback == "" {
-		s.path = cmp.Or(path, demoPath)
-		client, err := newClient(midas.Config{AppID: appID, AppKey: appKey, DeliveryPath: s.path})
+	if s.callback == "" {
+		s.path = cmp.Or(s.path, demoPath)
+		client, err := newClient(midas.Config{AppID: s.appID, AppKey: s.appKey, DeliveryPath: s.path})
 		if err != nil {
 			panic(err) // the settings were checked before
 		}
 		s.midas.DeliverToHandler(client.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }), s.path)
 		return s
 	}
-	s.midas.DeliverTo(callback)
-	u, _ := url.Parse(callback) // checked before
-	s.path = cmp.Or(path, u.Path)
+	s.midas.DeliverTo(s.callback)
+	u, _ := url.Parse(s.callback) // checked before
+	s.path = cmp.Or(s.path, u.Path)
 	return s
 }
 
@@ -283,7 +285,7 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	m := &message{method: "GET", query: a.RawQuery}
 	e := exchange{
 		Time: a.Time, Kind: "order", Token: a.Token, URL: path + "?" + a.RawQuery, Params: m.params(once), Status: a.Status,
-		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem, OK: a.Problem == "",
+		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem, Notes: a.Notes, OK: a.Problem == "",
 	}
 	for _, c := range a.Cookies {
 		e.Cookies = append(e.Cookies, param{c.Name, c.Value})
@@ -291,7 +293,10 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	if a.BaseString != "" { // the signature is the problem
 		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
 		if len(a.RawQuery) <= maxSearched {
-			e.Mistakes, _ = findMistakes(right, mistakesFor(m, right, nil))
+			if found := explanations("en", m, right); found != nil {
+				e.Mistakes, e.Alternatives = found[0], found[1:]
+				e.chinese = explanations("zh", m, right)
+			}
 		}
 		if !s.secrets {
 			right.params = maskParams(right.params)
@@ -305,8 +310,19 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 	s.add(e)
 }
 
+// explanations says how the signature received was made, in a language.
+func explanations(lang string, m *message, right recipe) []finding {
+	found := newSearch(lang, m, right, nil, false).find(right)
+	for _, mistakes := range found {
+		for i, wrong := range mistakes { // without what its functions hold on to
+			mistakes[i] = mistake{Name: wrong.Name, What: wrong.What, Cure: wrong.Cure, If: wrong.If}
+		}
+	}
+	return found
+}
+
 // called keeps a callback of an order.
-func (s *sandbox) called(order, e exchange) exchange {
+func (s *sandbox) called(order *exchange, e exchange) exchange {
 	e.Token = order.Token
 	if _, query, ok := strings.Cut(e.URL, "?"); ok {
 		m := &message{callback: true, method: "GET", query: query}
@@ -323,12 +339,16 @@ func (s *sandbox) add(e exchange) exchange {
 	s.mu.Lock()
 	s.seq++
 	e.Seq = s.seq
-	s.exchanges = append(s.exchanges, e)
-	if len(s.exchanges) > maxKept {
-		if oldest := s.exchanges[0]; oldest.Kind == "order" {
+	s.exchanges = append(s.exchanges, &e)
+	s.size += e.size()
+	for len(s.exchanges) > maxKept || s.size > maxKeptBytes && len(s.exchanges) > 1 {
+		oldest := s.exchanges[0]
+		s.exchanges[0] = nil // the array behind the slice would keep it
+		s.exchanges = s.exchanges[1:]
+		s.size -= oldest.size()
+		if oldest.Kind == "order" {
 			s.midas.Forget(oldest.Token)
 		}
-		s.exchanges = slices.Delete(s.exchanges, 0, 1)
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -337,17 +357,34 @@ func (s *sandbox) add(e exchange) exchange {
 	return e
 }
 
-// since returns copies of the exchanges after seq, oldest first, and a channel that is
-// closed when there are more.
-func (s *sandbox) since(seq int) ([]exchange, <-chan struct{}) {
+// after returns the oldest exchange kept after seq, or nil, and a channel that is closed when
+// there are more.
+func (s *sandbox) after(seq int) (e *exchange, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := min(max(s.seq-seq, 0), len(s.exchanges))
-	return slices.Clone(s.exchanges[len(s.exchanges)-n:]), s.changed
+	if seq >= s.seq {
+		return nil, s.changed
+	}
+	first := s.seq - len(s.exchanges) + 1 // numbers have no gap
+	return s.exchanges[max(seq+1-first, 0)], s.changed
+}
+
+// newest returns the number of the last exchange, 0 if there was none yet.
+func (s *sandbox) newest() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seq
+}
+
+// all returns the exchanges kept, oldest first.
+func (s *sandbox) all() []*exchange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.exchanges)
 }
 
 // last returns the last exchange of a token that is as wanted.
-func (s *sandbox) last(token string, wanted func(exchange) bool) (e exchange, found bool) {
+func (s *sandbox) last(token string, wanted func(*exchange) bool) (e *exchange, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range slices.Backward(s.exchanges) {
@@ -355,13 +392,13 @@ func (s *sandbox) last(token string, wanted func(exchange) bool) (e exchange, fo
 			return e, true
 		}
 	}
-	return exchange{}, false
+	return nil, false
 }
 
 // order returns the order with this token.
-func (s *sandbox) order(token string) (order exchange, found bool) {
-	return s.last(token, func(e exchange) bool { return e.Kind == "order" && e.Accepted })
+func (s *sandbox) order(token string) (order *exchange, found bool) {
+	return s.last(token, func(e *exchange) bool { return e.Kind == "order" && e.Accepted })
 }
 
 // expiry returns when the token of an order expires.
-func expiry(order exchange) time.Time { return order.Time.Add(midas.TokenLifetime) }
+func expiry(order *exchange) time.Time { return order.Time.Add(midas.TokenLifetime) }

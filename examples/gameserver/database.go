@@ -3,16 +3,19 @@ package main
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/midas-go/midas/midassql"
 	_ "modernc.org/sqlite"
@@ -21,12 +24,51 @@ import (
 // maxConns of one process leaves room for a few more under PostgreSQL's default of 100.
 const maxConns = 20
 
+// maxConnAge lets the pool find its way back after a failover that nobody noticed.
+const maxConnAge = 5 * time.Minute
+
 // A database is one of the three, opened as midassql wants it.
 type database struct {
 	*sql.DB
 	dialect midassql.Dialect
 
-	createItems, insertItem, selectItems string
+	createItems, insertItem, selectItems, isReadOnly string
+}
+
+// readOnlyTransaction is PostgreSQL's code for a write on a node that takes none.
+const readOnlyTransaction = "25006"
+
+// classify is for midassql.Options. Where one connection has lost its node, so have those that
+// wait in the pool.
+func (db *database) classify(err error) midassql.Class {
+	var refused *pgconn.PgError
+	readOnly := errors.As(err, &refused) && refused.Code == readOnlyTransaction
+	if readOnly || errors.Is(err, driver.ErrBadConn) {
+		db.hangUp()
+	}
+	if readOnly {
+		return midassql.Again // on the node that takes writes now
+	}
+	return db.dialect.Classify(err)
+}
+
+// hangUp closes the connections that are idle.
+func (db *database) hangUp() {
+	db.SetMaxIdleConns(0)
+	db.SetMaxIdleConns(maxConns)
+}
+
+// health returns why no payment could be stored now.
+func (db *database) health(ctx context.Context) error {
+	var readOnly bool
+	if err := db.QueryRowContext(ctx, db.isReadOnly).Scan(&readOnly); err != nil {
+		return err
+	}
+	if readOnly {
+		db.hangUp()
+		return errors.New("the database is read-only")
+	}
+	return nil
 }
 
 // openDatabase opens postgres://…, mysql://… or the file of an SQLite database. It does not
@@ -62,6 +104,12 @@ func (db *database) openPostgreSQL(name string) error {
 	if err != nil {
 		return err // pgx masks the password
 	}
+	// A node that became read-only stays connected. Hang up on it: the next connection goes to the
+	// node that takes writes, where name has several hosts and target_session_attrs=read-write.
+	onPgError := config.OnPgError
+	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+		return err.Code != readOnlyTransaction && onPgError(conn, err)
+	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = time.Second // a callback has 1.5 s
 	}
@@ -69,6 +117,8 @@ func (db *database) openPostgreSQL(name string) error {
 	db.DB = stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
+	db.SetConnMaxLifetime(maxConnAge)
+	db.isReadOnly = "SELECT current_setting('transaction_read_only') = 'on'"
 	db.insertItem = "INSERT INTO item_journal (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)"
 	db.selectItems = strings.Replace(db.selectItems, "?", "$1", 1)
 	// The lock keeps two servers that start at once from creating the same table. The key is
@@ -88,9 +138,10 @@ func (db *database) openMySQL(name string) error {
 		return errors.New(`mysql: want "mysql://user:password@host:3306/database"`) // err shows the password
 	}
 	// The driver does not end a COMMIT with the context, and the server goes on waiting for a
-	// lock after its client gave up: both need limits of their own. What name says of the
-	// driver's parameters comes later, and so counts.
-	config, err := mysql.ParseDSN("/?timeout=1s&readTimeout=3s&writeTimeout=3s&innodb_lock_wait_timeout=1&lock_wait_timeout=1&" + u.RawQuery)
+	// lock after its client gave up: both need limits of their own. rejectReadOnly hangs up on a
+	// server that became read-only, since its address may belong to another one now. What name
+	// says of the driver's parameters comes later, and so counts.
+	config, err := mysql.ParseDSN("/?timeout=1s&readTimeout=3s&writeTimeout=3s&rejectReadOnly=true&innodb_lock_wait_timeout=1&lock_wait_timeout=1&" + u.RawQuery)
 	if err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
@@ -109,7 +160,8 @@ func (db *database) openMySQL(name string) error {
 	db.DB = sql.OpenDB(connector)
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
-	db.SetConnMaxLifetime(5 * time.Minute) // the server closes idle ones
+	db.SetConnMaxLifetime(maxConnAge) // the server closes idle ones
+	db.isReadOnly = "SELECT @@global.read_only"
 	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
 		id BIGINT AUTO_INCREMENT PRIMARY KEY,
 		openid VARBINARY(255) NOT NULL, billno VARBINARY(255) NOT NULL, item VARBINARY(255) NOT NULL, quantity BIGINT NOT NULL,
@@ -132,6 +184,7 @@ func (db *database) openSQLite(file string) error {
 	}
 	db.dialect = midassql.SQLite
 	db.SetMaxOpenConns(1) // there is one writer anyway, and waiting in Go is fair
+	db.isReadOnly = "SELECT 0"
 	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
 			id INTEGER PRIMARY KEY,
 			openid TEXT NOT NULL, billno TEXT NOT NULL, item TEXT NOT NULL, quantity INTEGER NOT NULL);
@@ -143,16 +196,50 @@ func (db *database) openSQLite(file string) error {
 const migrateTime = 30 * time.Second
 
 // migrate creates the tables that are missing.
-func migrate(ctx context.Context, db *database, store *midassql.Store) error {
+func (s *shop) migrate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, migrateTime)
 	defer cancel()
-	if err := store.Migrate(ctx); err != nil {
+	if err := s.store.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := db.ExecContext(ctx, db.createItems); err != nil {
+	if _, err := s.db.ExecContext(ctx, s.db.createItems); err != nil {
 		return fmt.Errorf("creating item_journal: %w", err)
 	}
+	s.migrated.Store(true)
 	return nil
+}
+
+// createTables creates the tables, or goes on trying in the background: where the database is
+// away, callbacks are answered ret 1 until it is back. Call what it returns before the
+// database is closed.
+func (s *shop) createTables(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var later sync.WaitGroup
+	if err := s.migrate(ctx); err != nil {
+		s.log.Error("no tables yet", "error", err.Error())
+		later.Go(func() { s.migrateLater(ctx) })
+	}
+	return func() {
+		cancel()
+		later.Wait()
+	}
+}
+
+// migrateLater tries again until the tables are there or ctx ends.
+func (s *shop) migrateLater(ctx context.Context) {
+	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		err := s.migrate(ctx)
+		if err == nil {
+			s.log.Info("the tables are there")
+			return
+		}
+		s.log.Error("no tables yet", "error", err.Error())
+	}
 }
 
 // An ownedItem is how many of an item a player has.

@@ -62,7 +62,7 @@ func startProcess(t *testing.T, fake *midastest.Server, databaseURL string, args
 	address := freeAddress(t)
 	p := &process{address: address, url: "http://" + address, log: filepath.Join(t.TempDir(), "server.log")}
 	p.args = append([]string{"-listen", address, "-midas", fake.Gateway().BaseURL}, args...)
-	p.env = append(os.Environ(), "GAMESERVER_PROCESS=1", "DATABASE_URL="+databaseURL, "MIDAS_APP_ID="+appID, "MIDAS_APP_KEY="+appKey)
+	p.env = append(os.Environ(), "GAMESERVER_PROCESS=1", "MIDAS_DATABASE_URL="+databaseURL, "MIDAS_APP_ID="+appID, "MIDAS_APP_KEY="+appKey)
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {

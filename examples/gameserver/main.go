@@ -41,12 +41,19 @@ const usage = `Gameserver is a small game backend that sells items through Tence
   gameserver -midas live -listen :9001           Tencent CVM: plain HTTP on the internal port 9001
   gameserver -midas live -listen :9001 -delivery-path /ceecloudpay/notify      Tencent CEE
 
+For customer service and finance, on the same database (-h shows the flags of each):
+  gameserver payments -openid ID                 what a player paid for, and what became of it
+  gameserver regrant -openid ID -billno NO …     grant what the bill shows and nobody delivered (补单)
+  gameserver reconcile -bill FILE -columns …     compare the ledger with Tencent's bill (对账)
+
 Endpoints:
   POST /login                    stub: what an app gets from the login SDK
   POST /orders                   an order; answers what the app hands to the cashier
   GET  <delivery path>           the delivery callback of Midas
   GET  /players/{openid}/items   what a player has
-  GET  /healthz                  200 when the database answers
+  GET  /healthz                  200 when a payment could be stored now; for monitoring
+  GET  /livez                    200 while a restart would help nobody
+  GET  /readyz                   200 once the tables are there; a database that is away changes nothing
 
 The pay key comes from the environment only, where no process list shows it:
   MIDAS_APP_KEY                  of the gateway's environment, without the trailing "&"
@@ -81,15 +88,16 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (*c
 		flags.StringVar(p, name, value, usage+" ["+env+"]")
 		envOf[name] = env
 	}
-	text(&c.listen, "listen", "LISTEN", "127.0.0.1:8080", "`address` to listen on")
-	text(&c.db, "db", "DATABASE_URL", "gameserver.db", "database: postgres://… or mysql://… (MariaDB too), or the `file` of an SQLite database")
+	text(&c.listen, "listen", "MIDAS_LISTEN", "127.0.0.1:8080", "`address` to listen on")
+	text(&c.db, "db", "MIDAS_DATABASE_URL", "gameserver.db", "database: postgres://… or mysql://… (MariaDB too), or the `file` of an SQLite database")
 	text(&c.midas, "midas", "MIDAS_GATEWAY", "fake", "`gateway`: fake, sandbox, live, msdk-sandbox, msdk, or the URL of a proxy in front of a YSDK gateway")
 	text(&c.appID, "app-id", "MIDAS_APP_ID", "", "offer `id`")
 	text(&c.deliveryPath, "delivery-path", "MIDAS_DELIVERY_PATH", "/pay/notify", "`path` of the delivery URL exactly as registered at Tencent; callbacks are signed for it")
 	text(&c.callbackPath, "callback-path", "MIDAS_CALLBACK_PATH", "", "`path` on which callbacks arrive here, where a proxy rewrites it (default the delivery path)")
-	text(&c.tlsCert, "tls-cert", "TLS_CERT", "", "`file` with the certificate chain: serve HTTPS")
-	text(&c.tlsKey, "tls-key", "TLS_KEY", "", "`file` with the certificate's key")
-	flags.BoolVar(&c.dryRun, "dry-run", false, "bring-up: verify and log callbacks, answer OK, grant nothing (sandbox and fake only)")
+	text(&c.tlsCert, "tls-cert", "MIDAS_TLS_CERT", "", "`file` with the certificate chain: serve HTTPS")
+	text(&c.tlsKey, "tls-key", "MIDAS_TLS_KEY", "", "`file` with the certificate's key")
+	flags.BoolVar(&c.dryRun, "dry-run", false, "bring-up: verify and log callbacks, answer OK, grant nothing (sandbox and fake only) [MIDAS_DRY_RUN]")
+	envOf["dry-run"] = "MIDAS_DRY_RUN"
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
@@ -199,11 +207,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); {
-	case errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errDiffers):
+		os.Exit(1)
 	case errors.Is(err, errUsage):
 		os.Exit(2)
-	case err != nil:
+	default:
 		fmt.Fprintln(os.Stderr, "gameserver:", err)
+		if isCommand(os.Args[1:]) {
+			os.Exit(2) // 1 is what reconcile found
+		}
 		os.Exit(1)
 	}
 }
@@ -214,6 +227,9 @@ const shutdownTime = 10 * time.Second
 
 // run serves until ctx ends, and then until what is running has ended.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	if isCommand(args) {
+		return runCommand(ctx, args[0], args[1:], getenv, stdout, stderr)
+	}
 	c, err := readConfig(args, getenv, stderr)
 	if err != nil {
 		return err
@@ -225,13 +241,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	defer db.Close()
-	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log})
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify})
 	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, db, store); err != nil {
-		return err
-	}
+	shop := &shop{store: store, db: db, log: log}
+	defer shop.createTables(ctx)()
 
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
@@ -250,7 +265,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	shop := &shop{client: client, store: store, db: db, log: log}
+	shop.client = client
 	shop.register(mux, c.callbackPath, c.dryRun)
 
 	server := &http.Server{

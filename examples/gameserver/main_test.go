@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,7 +111,7 @@ func TestWrongUsageIsNamed(t *testing.T) {
 func TestHelpShowsNoSecretOfTheEnvironment(t *testing.T) {
 	t.Parallel()
 	var help bytes.Buffer
-	_, err := readConfig([]string{"-h"}, environment("MIDAS_APP_KEY", "SECRET", "DATABASE_URL", "postgres://u:SECRET@h/d"), &help)
+	_, err := readConfig([]string{"-h"}, environment("MIDAS_APP_KEY", "SECRET", "MIDAS_DATABASE_URL", "postgres://u:SECRET@h/d"), &help)
 	require.ErrorIs(t, err, flag.ErrHelp)
 	require.Contains(t, help.String(), "-delivery-path")
 	require.Contains(t, help.String(), "MIDAS_APP_KEY")
@@ -119,8 +120,8 @@ func TestHelpShowsNoSecretOfTheEnvironment(t *testing.T) {
 
 func TestTheEnvironmentIsUsedWhereAFlagIsNotGiven(t *testing.T) {
 	t.Parallel()
-	getenv := environment("MIDAS_APP_ID", "1", "MIDAS_APP_KEY", "k", "MIDAS_GATEWAY", "sandbox", "DATABASE_URL", "postgres://h/d",
-		"MIDAS_DELIVERY_PATH", "/env", "LISTEN", ":1")
+	getenv := environment("MIDAS_APP_ID", "1", "MIDAS_APP_KEY", "k", "MIDAS_GATEWAY", "sandbox", "MIDAS_DATABASE_URL", "postgres://h/d",
+		"MIDAS_DELIVERY_PATH", "/env", "MIDAS_LISTEN", ":1")
 	c, err := readConfig([]string{"-delivery-path", "/flag"}, getenv, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, &config{listen: ":1", db: "postgres://h/d", midas: "sandbox", appID: "1", appKey: "k",
@@ -239,21 +240,40 @@ func post(t *testing.T, url, body string) (int, string) {
 	return resp.StatusCode, string(answer)
 }
 
-func TestHealthFollowsTheDatabase(t *testing.T) {
+// A database that is away, from the start or later, neither restarts a server nor takes it out
+// of service; callbacks are answered ret 1 meanwhile, and granted afterwards.
+func TestADatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
 	postgres := startPostgreSQL(t)
-	server := startProcess(t, newFake(t, "/pay/notify"), postgres.url)
-	health := func() int {
-		resp, err := apps.Get(server.url + "/healthz")
+	require.NoError(t, postgres.control("stop", "-m", "fast"))
+	fake := newFake(t, "/pay/notify")
+	server := startProcess(t, fake, postgres.url)
+	status := func(path string) int {
+		resp, err := apps.Get(server.url + path)
 		require.NoError(t, err)
 		resp.Body.Close()
 		return resp.StatusCode
 	}
-	require.Equal(t, http.StatusOK, health())
+	probes := func() []int { return []int{status("/livez"), status("/readyz"), status("/healthz")} }
+	become := func(live, ready, healthy int) {
+		t.Helper()
+		require.Eventually(t, func() bool { return slices.Equal(probes(), []int{live, ready, healthy}) }, 20*time.Second, 50*time.Millisecond)
+	}
+	require.Equal(t, []int{200, 503, 503}, probes())
+	require.NoError(t, postgres.control("start"))
+	become(200, 200, 200)
+
+	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	require.NoError(t, err)
+	rawQuery, err := fake.Callback(token, midastest.BillNo("-away-1"))
+	require.NoError(t, err)
 	require.NoError(t, postgres.control("stop", "-m", "fast"))
-	require.Equal(t, http.StatusServiceUnavailable, health())
-	require.NoError(t, postgres.restart(false))
-	require.Eventually(t, func() bool { return health() == http.StatusOK }, 10*time.Second, 50*time.Millisecond)
+	require.Equal(t, []int{200, 200, 503}, probes())
+	require.Equal(t, 1, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	require.NoError(t, postgres.control("start"))
+	become(200, 200, 200)
+	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	requireExactlyOnce(t, postgres.url, []payment{{"player", "-away-1", "gem60", 1}})
 }
 
 // A server that starts neither waits for those who write, nor lets anybody wait behind it.
@@ -511,7 +531,7 @@ func TestLimitsOfTheServer(t *testing.T) {
 func TestDocumentedCommandLines(t *testing.T) {
 	t.Parallel()
 	texts := []string{usage}
-	for _, pattern := range []string{"README.md", "deploy/*"} {
+	for _, pattern := range []string{"README*.md", "deploy/*"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.NotEmpty(t, files)
@@ -531,5 +551,52 @@ func TestDocumentedCommandLines(t *testing.T) {
 		require.NoError(t, err, line[0])
 		n++
 	}
-	require.GreaterOrEqual(t, n, 12)
+	require.GreaterOrEqual(t, n, 18)
+}
+
+// So are those for customer service, in this folder and, where it is there, in docs.
+func TestDocumentedSupport(t *testing.T) {
+	t.Parallel()
+	_, databaseURL := newLedger(t, midassql.SQLite)
+	files, err := filepath.Glob("../../docs/support*.md")
+	require.NoError(t, err)
+	n := 0
+	for _, file := range append(files, "README.md", "README.zh-CN.md") {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		whole := strings.ReplaceAll(string(text), "\\\n", " ")
+		for _, line := range regexp.MustCompile(`(?m)^ *gameserver ((?:payments|regrant|reconcile) .*)$`).FindAllStringSubmatch(whole, -1) {
+			args, err := exec.Command("sh", "-c", "printf '%s\\n' "+line[1]).Output()
+			require.NoError(t, err)
+			_, err = runOn(t, databaseURL, strings.Split(strings.TrimSpace(string(args)), "\n")...)
+			if strings.HasPrefix(line[1], "reconcile") {
+				require.ErrorContains(t, err, "bill.csv", line[0]) // there is none
+			} else {
+				require.NoError(t, err, line[0])
+			}
+			n++
+		}
+	}
+	require.GreaterOrEqual(t, n, 6)
+}
+
+// The table of variables in each README is what the server reads, no more and no less.
+func TestDocumentedVariables(t *testing.T) {
+	t.Parallel()
+	var help bytes.Buffer
+	_, err := readConfig([]string{"-h"}, environment(), &help)
+	require.ErrorIs(t, err, flag.ErrHelp)
+	known := map[string]string{"MIDAS_APP_KEY": ""} // by flag
+	for _, found := range regexp.MustCompile(`(?m)^  -([a-z-]+)[^\n]*\n[^\n]*\[(MIDAS_[A-Z_]+)\]`).FindAllStringSubmatch(help.String(), -1) {
+		known[found[2]] = "-" + found[1]
+	}
+	for _, file := range []string{"README.md", "README.zh-CN.md"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		documented := make(map[string]string)
+		for _, row := range regexp.MustCompile("(?m)^\\| `(MIDAS_[A-Z_]+)` \\| (?:`(-[a-z-]+)`|none|无) \\|").FindAllStringSubmatch(string(text), -1) {
+			documented[row[1]] = row[2]
+		}
+		require.Equal(t, known, documented, file)
+	}
 }

@@ -80,6 +80,7 @@ type databaseServer interface {
 type postgreSQL struct {
 	url, folder string
 	pgCtl       []string
+	options     string // of the server
 }
 
 func startPostgreSQL(t *testing.T) *postgreSQL {
@@ -93,16 +94,40 @@ func startPostgreSQL(t *testing.T) *postgreSQL {
 	s.url = fmt.Sprintf("postgres://game@%s:%s/postgres?sslmode=disable", host, port)
 
 	require.NoError(t, runIn(folder, slices.Concat(as, []string{initdb, "-D", data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C"})...))
-	require.NoError(t, s.control("start", "-o", fmt.Sprintf("-p %s -k %s -c listen_addresses=%s", port, folder, host)))
+	s.run(t, host, port)
+	return s
+}
+
+// startStandby starts a server that follows s, read-only until it is promoted.
+func (s *postgreSQL) startStandby(t *testing.T) *postgreSQL {
+	t.Helper()
+	backup := program(t, "pg_basebackup", "/usr/lib/postgresql/*/bin/")
+	folder, as := newFolder(t, "postgres")
+	data := filepath.Join(folder, "data")
+	require.NoError(t, runIn(folder, slices.Concat(as, []string{backup, "-d", s.url, "-D", data, "-R", "-X", "stream", "-c", "fast"})...))
+	standby := &postgreSQL{folder: folder, pgCtl: append(as, program(t, "pg_ctl", "/usr/lib/postgresql/*/bin/"), "-D", data, "-w", "-l", filepath.Join(folder, "log"))}
+	host, port, err := net.SplitHostPort(freeAddress(t))
+	require.NoError(t, err)
+	standby.url = fmt.Sprintf("postgres://game@%s:%s/postgres?sslmode=disable", host, port)
+	standby.run(t, host, port)
+	return standby
+}
+
+func (s *postgreSQL) run(t *testing.T, host, port string) {
+	t.Helper()
+	s.options = fmt.Sprintf("-p %s -k %s -c listen_addresses=%s", port, s.folder, host)
+	require.NoError(t, s.control("start"))
 	t.Cleanup(func() {
 		if err := s.control("stop", "-m", "immediate"); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 func (s *postgreSQL) control(args ...string) error {
+	if args[0] == "start" {
+		args = append(args, "-o", s.options)
+	}
 	return runIn(s.folder, slices.Concat(s.pgCtl, args)...)
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -39,6 +40,8 @@ type shop struct {
 	store  *midassql.Store
 	db     *database
 	log    *slog.Logger
+
+	migrated atomic.Bool // the tables are there
 }
 
 func (s *shop) register(mux *http.ServeMux, callbackPath string, dryRun bool) {
@@ -59,6 +62,8 @@ func (s *shop) endpoints(mux *http.ServeMux) {
 	mux.HandleFunc("POST /orders", s.order)
 	mux.HandleFunc("GET /players/{openid}/items", s.items)
 	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /livez", s.live)
+	mux.HandleFunc("GET /readyz", s.ready)
 }
 
 // login is a stub: a real app gets these from the QQ or WeChat SDK, and a real backend
@@ -169,12 +174,34 @@ func (s *shop) items(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"items": items})
 }
 
+// health is for monitoring: can a payment be stored now?
 func (s *shop) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTime)
 	defer cancel()
-	if err := s.db.PingContext(ctx); err != nil {
+	if err := s.db.health(ctx); err != nil {
 		s.log.WarnContext(ctx, "health", "error", err.Error())
-		refuse(w, http.StatusServiceUnavailable, "the database does not answer")
+		refuse(w, http.StatusServiceUnavailable, "the database does not answer, or takes no writes")
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// live is for a probe that restarts what fails it. A database that is away is no reason: a
+// restart would not bring it back. Grants that never return are one.
+func (s *shop) live(w http.ResponseWriter, _ *http.Request) {
+	if err := s.client.Ready(); err != nil {
+		refuse(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// ready is for a probe that takes a server out of service. It does not ask the database, which
+// would take out all of them at once: to answer a callback ret 1 is better than not to
+// answer. A server that has never reached its database has nothing to offer yet.
+func (s *shop) ready(w http.ResponseWriter, _ *http.Request) {
+	if !s.migrated.Load() {
+		refuse(w, http.StatusServiceUnavailable, "the tables are not there yet")
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})

@@ -16,10 +16,7 @@ import (
 // openShop returns a shop and the Midas that it sells through, both without sockets.
 func openShop(t *testing.T, cfg midastest.Config) (*shop, http.Handler, *midastest.Server) {
 	fake := midastest.New(cfg)
-	client, err := midas.New(midas.Config{
-		AppID: fake.AppID(), AppKey: fake.AppKey(), Gateway: fake.Gateway(), HTTPClient: fake.HTTPClient(),
-		DeliveryPath: deliveryPath,
-	})
+	client, err := midas.New(fake.ClientConfig(deliveryPath))
 	require.NoError(t, err)
 	s := newShop(client, slog.New(slog.DiscardHandler))
 	backend := s.handler(deliveryPath)

@@ -39,12 +39,7 @@ func tell(ctx context.Context, out io.Writer, backend func(*midas.Client) http.H
 		Errorf:  func(format string, args ...any) { s.check(false, format, args...) },
 	})
 	defer s.midas.Close()
-	client, err := midas.New(midas.Config{
-		AppID:        s.midas.AppID(),
-		AppKey:       s.midas.AppKey(),
-		Gateway:      s.midas.Gateway(), // midas.Sandbox() or midas.Production() in real life
-		DeliveryPath: deliveryPath,
-	})
+	client, err := midas.New(s.midas.ClientConfig(deliveryPath)) // a real one has midas.Sandbox() or midas.Production()
 	if err != nil {
 		return err
 	}
@@ -85,6 +80,7 @@ func (s *story) run(ctx context.Context) error {
 	}
 	s.accepted(paid)
 	s.owns(ctx, anna, map[string]int{"sword": 1})
+	fmt.Fprintln(s.out, "  (The parameter that ends in bazinga is a decoy of Midas, with a random first letter: no backend can rely on fixed names.)")
 
 	s.chapter("Midas calls back for the same payment again, as it may at any time.")
 	_, query, _ := strings.Cut(paid.URL, "?")

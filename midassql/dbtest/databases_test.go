@@ -138,7 +138,7 @@ func (db *database) store(t testing.TB, opts midassql.Options) *midassql.Store {
 }
 
 // tables are those of a Store, and one of items.
-var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "items"}
+var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "refunds", "items"}
 
 // sql writes "?" and table names as db has them.
 func (db *database) sql(statement string) string {

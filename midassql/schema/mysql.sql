@@ -79,6 +79,17 @@ CREATE TABLE IF NOT EXISTS midas_zones (
     PRIMARY KEY (name)
 ) ENGINE=InnoDB;
 
+-- Refunds of mini-game payments, each noted once.
+CREATE TABLE IF NOT EXISTS midas_refunds (
+    refund_id VARBINARY(255) NOT NULL,
+    openid    VARBINARY(255) NOT NULL,
+    billno    VARBINARY(255) NOT NULL,
+    amount    BIGINT NOT NULL,
+    noted_at  BIGINT NOT NULL,
+    repeats   BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (refund_id)
+) ENGINE=InnoDB;
+
 -- Single values: "schema", the version of these tables; "purged", up to which saved_at orders
 -- were deleted; "generation" of Inbox.Retry.
 CREATE TABLE IF NOT EXISTS midas_meta (

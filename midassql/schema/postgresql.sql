@@ -76,6 +76,17 @@ CREATE TABLE IF NOT EXISTS midas_zones (
     PRIMARY KEY (name)
 );
 
+-- Refunds of mini-game payments, each noted once.
+CREATE TABLE IF NOT EXISTS midas_refunds (
+    refund_id text COLLATE "C" NOT NULL,
+    openid    text COLLATE "C" NOT NULL,
+    billno    text COLLATE "C" NOT NULL,
+    amount    bigint NOT NULL,
+    noted_at  bigint NOT NULL,
+    repeats   bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (refund_id)
+);
+
 -- Single values: "schema", the version of these tables; "purged", up to which saved_at orders
 -- were deleted; "generation" of Inbox.Retry.
 CREATE TABLE IF NOT EXISTS midas_meta (

@@ -76,6 +76,17 @@ CREATE TABLE IF NOT EXISTS midas_zones (
     PRIMARY KEY (name)
 ) WITHOUT ROWID;
 
+-- Refunds of mini-game payments, each noted once.
+CREATE TABLE IF NOT EXISTS midas_refunds (
+    refund_id TEXT NOT NULL,
+    openid    TEXT NOT NULL,
+    billno    TEXT NOT NULL,
+    amount    INTEGER NOT NULL,
+    noted_at  INTEGER NOT NULL,
+    repeats   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (refund_id)
+) WITHOUT ROWID;
+
 -- Single values: "schema", the version of these tables; "purged", up to which saved_at orders
 -- were deleted; "generation" of Inbox.Retry.
 CREATE TABLE IF NOT EXISTS midas_meta (

@@ -63,13 +63,13 @@ func newShop(t *testing.T) *shop {
 }
 
 // startSandbox builds the command and starts it at addr. It returns its address and what stops it.
-func startSandbox(t *testing.T, addr, callback string) (address string, stop func()) {
+func startSandbox(t *testing.T, addr, callback string, flags ...string) (address string, stop func()) {
 	binary := filepath.Join(t.TempDir(), "midas")
 	build := exec.Command("go", "build", "-o", binary, "github.com/midas-go/midas/cmd/midas")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
-	cmd := exec.Command(binary, "sandbox", "-addr", addr, "-app-id", appID, "-callback", callback)
-	cmd.Env = append(os.Environ(), "MIDAS_APP_KEY="+appKey)
+	cmd := exec.Command(binary, append([]string{"sandbox", "-addr", addr, "-app-id", appID, "-callback", callback}, flags...)...)
+	cmd.Env = append(os.Environ(), "MIDAS_APP_KEY="+appKey, "LC_ALL=C")
 	pipe, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -194,10 +194,8 @@ func save(t *testing.T, name string, png []byte) {
 // newSandbox starts the command for a shop, which then orders from it.
 func newSandbox(t *testing.T, shop *shop) (address string, stop func()) {
 	address, stop = startSandbox(t, "127.0.0.1:0", shop.url)
-	gateway := midas.Sandbox()
-	gateway.BaseURL = address
 	var err error
-	shop.client, err = midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
+	shop.client, err = midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: midas.Sandbox().At(address)})
 	require.NoError(t, err)
 	return address, stop
 }
@@ -208,7 +206,8 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 
 	dashboard := newBrowser(t, "en", "light")
 	do(t, dashboard, chromedp.EmulateViewport(900, 900), chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
-	require.Contains(t, get(t, dashboard, chromedp.Text(css("#none pre"))), "curl -b ")
+	require.Contains(t, get(t, dashboard, chromedp.Text(css("#none"))), "Have your backend place one")
+	require.Equal(t, address, get(t, dashboard, chromedp.Text(css("#none pre"))))
 	do(t, dashboard, chromedp.Evaluate[void]("window.loaded = 1"))
 
 	// An order appears without a reload.
@@ -245,8 +244,8 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 	require.Equal(t, `{"ret":SP0,SP"msg":SP"OK"}LF`, get(t, dashboard, chromedp.Text(css(card+"[data-action=repeat] .bytes"))))
 
 	// A backend that signs the URL's path is told so.
-	gateway := midas.Sandbox()
-	gateway.BaseURL, gateway.SignPrefix = address, ""
+	gateway := midas.Sandbox().At(address)
+	gateway.SignPrefix = ""
 	mistaken, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
 	require.NoError(t, err)
 	_, err = mistaken.CreateOrder(t.Context(), request("倚天剑"))
@@ -322,4 +321,58 @@ func TestMarkupInAnOrderIsText(t *testing.T) {
 	require.Equal(t, markup, get(t, tab, chromedp.Text(css("h1"))))
 	require.Equal(t, "立即支付 60 Q点", get(t, tab, chromedp.Text(css("button.main"))))
 	harmless(tab)
+}
+
+// What a page says, it says in its own language, and what was tolerated in an order is noted.
+func TestVerdictsAndNotesAreInThePagesLanguage(t *testing.T) {
+	for name, c := range map[string]struct{ language, note, verdict, cashier, failed string }{
+		"English": {"en", `Tolerated: cookie org_loc="%2Fmpay%2Fbuy_goods_m", which shipped servers send too; Tencent's page says "%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"`,
+			"refused because the body ends in a newline: json.Encoder and fmt.Fprintln write one", "Paid, but not delivered: the body ends in a newline: json.Encoder and fmt.Fprintln write one", "no callback was sent for this order yet: pay first"},
+		"Chinese": {"zh-CN", `不影响受理，但请注意：Cookie org_loc="%2Fmpay%2Fbuy_goods_m"：已上线的服务器也有这样传的；腾讯文档写的是 "%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m"`,
+			"被拒绝，原因：应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行", "已支付，但未发货：应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行", "这个订单还没有回调过：请先支付"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shop := newShop(t)
+			address, _ := newSandbox(t, shop)
+			gateway := midas.Sandbox().At(address)
+			gateway.OrgLocPrefix = "" // as Tencent's PHP SDK
+			var err error
+			shop.client, err = midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
+			require.NoError(t, err)
+
+			dashboard := newBrowser(t, c.language, "light")
+			do(t, dashboard, chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+			order := shop.order(t, "屠龙刀")
+			card := `[data-token="` + order.Token + `"] `
+			do(t, dashboard, chromedp.WaitVisible(css(card)))
+			require.Equal(t, c.note, get(t, dashboard, chromedp.Text(css(card+".note"))), "live")
+
+			quiet, cancel := chromedp.NewContext(dashboard) // not one that minds the 409, which a browser logs as an error
+			t.Cleanup(cancel)
+			do(t, quiet, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+				_, err := cdp.Call(ctx, target, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": c.language}})
+				return err
+			}), chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+			do(t, quiet, chromedp.Click(css(card+`button[data-post$="/repeat"]`)), chromedp.WaitVisible(css("main > [role=status].bad")))
+			require.Equal(t, c.failed, get(t, quiet, chromedp.Text(css("main > [role=status]"))))
+			require.Equal(t, c.note, get(t, quiet, chromedp.Text(css(card+".note"))), "with the page")
+
+			shop.sloppy.Store(true)
+			phone := newTab(t, dashboard, c.language, "light")
+			do(t, phone, chromedp.Navigate(address+order.URLParams), chromedp.Click(css("button.main")), chromedp.WaitVisible(css("[role=status].bad")))
+			require.Equal(t, c.cashier, get(t, phone, chromedp.Text(css("[role=status]"))))
+			require.Equal(t, c.verdict, get(t, dashboard, chromedp.Text(css(card+"[data-action=pay] .verdict.bad"))))
+		})
+	}
+}
+
+func TestTheSandboxsOwnBackendShowsALineThatPlacesAnOrder(t *testing.T) {
+	address, _ := startSandbox(t, "127.0.0.1:0", "")
+	dashboard := newBrowser(t, "en", "light")
+	do(t, dashboard, chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+	line := get(t, dashboard, chromedp.Text(css("#none pre")))
+	out, err := exec.Command("sh", "-c", line+" -s").Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), `{"ret":0,"token":"`)
+	do(t, dashboard, chromedp.WaitVisible(css(".order .actions")))
 }

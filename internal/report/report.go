@@ -1,4 +1,6 @@
-package midas
+// Package report keeps what a handler tells the log and the metrics from holding up its
+// answers, and counts what is still running. The handlers of both protocols use it.
+package report
 
 import (
 	"context"
@@ -13,27 +15,27 @@ import (
 // More are dropped and counted, except those that somebody has to act on.
 const maxPending = 1000
 
-// A reporter calls functions one after the other in a goroutine of its own, so that a
+// A Reporter calls functions one after the other in a goroutine of its own, so that a
 // log handler or a hook that blocks or panics holds up nothing else. The goroutine
 // ends when there is nothing to do.
-type reporter struct {
+type Reporter struct {
 	mu      sync.Mutex
-	queue   []report
-	keys    map[string]bool // of the reports in queue that have one
-	missed  int             // since the last report that was queued
+	queue   []job
+	keys    map[string]bool // of the jobs in queue that have one
+	missed  int             // since the last job that was queued
 	active  bool            // the goroutine runs
-	pending counter
+	pending Counter
 }
 
-type report struct {
+type job struct {
 	key    string // of what must not be dropped; one of each is enough
 	call   func(missed int)
 	missed int
 }
 
-// add queues a call. A call with a key is dropped only if one with the same key waits
-// already, so that a repeated callback cannot fill the memory.
-func (r *reporter) add(key string, call func(missed int)) {
+// Add queues a call. A call with a key is dropped only if one with the same key waits
+// already, so that a call that is repeated cannot fill the memory.
+func (r *Reporter) Add(key string, call func(missed int)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if key == "" && len(r.queue) >= maxPending || r.keys[key] {
@@ -46,16 +48,16 @@ func (r *reporter) add(key string, call func(missed int)) {
 		}
 		r.keys[key] = true
 	}
-	r.queue = append(r.queue, report{key, call, r.missed})
+	r.queue = append(r.queue, job{key, call, r.missed})
 	r.missed = 0
-	r.pending.add(math.MaxInt)
+	r.pending.Add(math.MaxInt)
 	if !r.active {
 		r.active = true
 		go r.work()
 	}
 }
 
-func (r *reporter) work() {
+func (r *Reporter) work() {
 	for {
 		r.mu.Lock()
 		if len(r.queue) == 0 {
@@ -64,7 +66,7 @@ func (r *reporter) work() {
 			return
 		}
 		next := r.queue[0]
-		r.queue[0] = report{}
+		r.queue[0] = job{}
 		r.queue = r.queue[1:]
 		delete(r.keys, next.key)
 		r.mu.Unlock()
@@ -73,14 +75,14 @@ func (r *reporter) work() {
 }
 
 // do makes a call that may panic, or end the goroutine as a test's FailNow does.
-func (r *reporter) do(next report) {
+func (r *Reporter) do(next job) {
 	returned := false
 	defer func() {
 		cause := recover()
 		if cause != nil && next.key != "" { // what somebody has to act on is said somewhere
-			fmt.Fprintf(os.Stderr, "midas: a log handler or OnCallback panicked over payment %q: %v\n", next.key, cause)
+			fmt.Fprintf(os.Stderr, "midas: a log handler or a hook panicked over payment %q: %v\n", next.key, cause)
 		}
-		r.pending.done()
+		r.pending.Done()
 		if cause == nil && !returned {
 			go r.work()
 		}
@@ -89,16 +91,25 @@ func (r *reporter) do(next report) {
 	returned = true
 }
 
-// A counter counts what is running and lets others wait for none. (A sync.WaitGroup
+// Wait returns when every call that was added has been made, or ctx.Err() when ctx ends.
+// A nil Reporter has none.
+func (r *Reporter) Wait(ctx context.Context) error {
+	if r == nil {
+		return nil
+	}
+	return r.pending.Wait(ctx)
+}
+
+// A Counter counts what is running and lets others wait for none. (A sync.WaitGroup
 // must not be waited for while its counter may rise from zero.)
-type counter struct {
+type Counter struct {
 	mu   sync.Mutex
 	n    int
 	zero chan struct{} // closed when n falls to 0; nil if nobody waits
 }
 
-// add counts one more, or reports that limit are running.
-func (c *counter) add(limit int) bool {
+// Add counts one more, or reports that limit are running.
+func (c *Counter) Add(limit int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.n >= limit {
@@ -108,7 +119,8 @@ func (c *counter) add(limit int) bool {
 	return true
 }
 
-func (c *counter) done() {
+// Done counts one less.
+func (c *Counter) Done() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.n--; c.n == 0 && c.zero != nil {
@@ -117,14 +129,15 @@ func (c *counter) done() {
 	}
 }
 
-func (c *counter) count() int {
+// Count returns how many are running.
+func (c *Counter) Count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n
 }
 
-// wait returns when nothing is running, or ctx.Err() when ctx ends.
-func (c *counter) wait(ctx context.Context) error {
+// Wait returns when nothing is running, or ctx.Err() when ctx ends.
+func (c *Counter) Wait(ctx context.Context) error {
 	c.mu.Lock()
 	if c.n == 0 {
 		c.mu.Unlock()
@@ -143,17 +156,17 @@ func (c *counter) wait(ctx context.Context) error {
 	}
 }
 
-// logLimit lets ten lines a minute pass.
-type logLimit struct {
+// A Limit lets ten lines a minute pass.
+type Limit struct {
 	mu         sync.Mutex
 	minute     time.Time // start of the current minute
 	lines      int       // in the current minute
 	suppressed int       // since the last line
 }
 
-// allow reports whether a line may be written now, and how many were not since the
+// Allow reports whether a line may be written now, and how many were not since the
 // last one.
-func (l *logLimit) allow(now time.Time) (suppressed int, ok bool) {
+func (l *Limit) Allow(now time.Time) (suppressed int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.minute) >= time.Minute {

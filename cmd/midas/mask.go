@@ -1,0 +1,142 @@
+package main
+
+import (
+	"html"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const masked = "[masked]"
+
+// credentials are the player's, in the spelling that names are compared in: see plain.
+var credentials = []string{"openkey", "pfkey", "paytoken", "accesstoken"}
+
+// Parts of a name that promise a secret, however it is called.
+var secretPart = regexp.MustCompile(`key|token|secret|pass|sess|auth|ticket|cookie`)
+
+// secretName reports whether a parameter of this name may hold a secret: a player's
+// credential also if its name is misspelt, since then it is still in there.
+func secretName(name string) bool {
+	name = plain(name)
+	return name != "token" && (secretPart.MatchString(name) || misspelt(name)) // token is the order's
+}
+
+// misspelt reports whether a plain name is that of a credential, or nearly.
+func misspelt(name string) bool {
+	return len(name) >= 5 && slices.ContainsFunc(credentials, func(c string) bool { return distance(name, c) <= 2 })
+}
+
+// plain returns a name in lower case without anything but letters and digits: openKey,
+// open_key and open-key are one.
+func plain(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z' || '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return -1
+	}, name)
+}
+
+// distance returns how many letters are to be added, removed or replaced to make b of a
+// (Levenshtein), or 3 for more than 2.
+func distance(a, b string) int {
+	const far = 3
+	if len(a) > len(b)+2 || len(b) > len(a)+2 {
+		return far
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, diagonal+1, row[j]+1)
+		}
+	}
+	return min(row[len(b)], far)
+}
+
+// A name and the sign after it that gives it a value, in a query, a cookie or JSON.
+var assignment = regexp.MustCompile(`([\w-]+)\W*[=:]`)
+
+// assigns reports whether a text names a credential and gives its value.
+func assigns(text string) bool {
+	if !strings.ContainsAny(text, "=:") { // mostly, and much faster
+		return false
+	}
+	return slices.ContainsFunc(assignment.FindAllStringSubmatch(text, -1), func(found []string) bool {
+		name := plain(found[1])
+		return misspelt(name) || holdsCredential(name)
+	})
+}
+
+// holdsCredential reports whether the name of a credential is a part of a plain name.
+func holdsCredential(name string) bool {
+	return slices.ContainsFunc(credentials, func(c string) bool { return strings.Contains(name, c) })
+}
+
+// mask returns p without a secret.
+func (p param) mask() param {
+	name := once(p.Name)
+	switch {
+	case assigns(name), p.Value == "" && holdsCredential(plain(name)) && !misspelt(plain(name)):
+		return param{masked, masked} // the value is in the name
+	case p.Value != "" && (secretName(name) || assigns(once(p.Value))):
+		p.Value = masked
+	}
+	return p
+}
+
+func maskParams(params []param) []param {
+	params = slices.Clone(params)
+	for i, p := range params {
+		params[i] = p.mask()
+	}
+	return params
+}
+
+// maskQuery masks secrets in a raw query.
+func maskQuery(query string) string {
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		before := param{once(name), once(value)}
+		after := before.mask()
+		if after.Name != before.Name {
+			name = after.Name
+		}
+		if after != before {
+			pairs[i] = name + "=" + after.Value
+		}
+	}
+	return strings.Join(pairs, "&")
+}
+
+// What session cookies hold (protocol.md 4). Anything else may be the backend's own secret.
+var sessionCookie = regexp.MustCompile(`^(openid|hy_gameid|kp_actoken|wc_actoken|st_dummy|openkey|(/v3/r)?/mpay/(buy_goods_m|pay_m)|)$`)
+
+// mask masks what is secret in an order with this query.
+func (e *exchange) mask(query string) {
+	e.URL = strings.Replace(e.URL, query, maskQuery(query), 1)
+	e.Params = maskParams(e.Params)
+	// Of all answers only an error page repeats the query.
+	e.Reply = strings.ReplaceAll(e.Reply, html.EscapeString(query), html.EscapeString(maskQuery(query)))
+	for i, c := range e.Cookies {
+		if !sessionCookie.MatchString(once(once(c.Value))) {
+			e.Cookies[i].Value = masked
+			e.Reason = strings.ReplaceAll(e.Reason, strconv.Quote(c.Value), strconv.Quote(masked))
+		}
+	}
+}

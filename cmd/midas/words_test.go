@@ -1,0 +1,106 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midastest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBothLanguagesHaveTheSameWords(t *testing.T) {
+	t.Parallel()
+	for key, english := range words["en"] {
+		require.NotEmpty(t, words["zh"][key], key)
+		require.Equal(t, strings.Count(english, "%s"), strings.Count(words["zh"][key], "%s"), key)
+	}
+	require.Len(t, words["zh"], len(words["en"]))
+	for _, p := range phrases {
+		require.Equal(t, p.english.NumSubexp(), strings.Count(p.chinese, "{}"), p.chinese)
+	}
+}
+
+// said returns everything that midastest says of orders and answers, by provoking it.
+func said(t *testing.T) (sentences []string) {
+	say := func(s string) {
+		if s != "" {
+			sentences = append(sentences, s)
+		}
+	}
+	order := func(method string, cookies string, params map[string]string, change ...string) {
+		srv := midastest.New(midastest.Config{AppID: rawAppID, AppKey: rawAppKey, OnOrder: func(a midastest.OrderAttempt) {
+			say(a.Problem)
+			sentences = append(sentences, a.Notes...)
+		}})
+		for i := 0; i < len(change); i += 2 {
+			params[change[i]] = change[i+1]
+		}
+		sig := rawSign(rawAppKey, "/v3/r/mpay/buy_goods_m", params, func(v string) string { return v })
+		r := httptest.NewRequest(method, rawOrderURL("http://localhost", params, sig), nil)
+		r.Header.Set("Cookie", cookies)
+		srv.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	qq := rawCookies["Cookie"]
+	order("POST", qq, rawOrder())
+	order("GET", "", rawOrder())
+	order("GET", "session_id=openid; session_type=kp_actoken", rawOrder())
+	order("GET", "session_id=openid; session_type=kp_actoken; org_loc=/mpay/buy_goods_m", rawOrder())
+	order("GET", "session_id=hy_gameid; session_type=st_dummy; org_loc=/mpay/buy_goods_m", rawOrder(), "openid", "a(b")
+	for _, change := range [][]string{
+		{"appid", "1"}, {"openkey", ""}, {"ts", "now"}, {"pf", strings.Repeat("x", 151)}, {"payitem", "x"}, {"payitem", "剑*1*1"}, {"payitem", "a*0.01*1"}, {"payitem", "a*0*1"}, {"payitem", "a*1*0"},
+		{"payitem", "a*200000000*2"}, {"amt", "7"}, {"goodsmeta", "x"}, {"appmode", "3"}, {"payitem", "a*1*1;b*1*1", "appmode", "2"}, {"max_num", "7"}, {"app_metadata", "剑"}, {"format", "xml"}, {"accounttype", "gold"},
+	} {
+		order("GET", qq, rawOrder(), change...)
+	}
+	for _, strict := range []bool{false, true} {
+		srv := midastest.New(midastest.Config{AppID: rawAppID, AppKey: rawAppKey, Strict: strict, OnOrder: func(a midastest.OrderAttempt) {
+			say(a.Problem)
+			sentences = append(sentences, a.Notes...)
+		}})
+		for _, query := range []string{"a=%zz", "a=1&a=2", "openid=;", strings.ReplaceAll(strings.TrimPrefix(rawOrderURL("", rawOrder(), "wrong"), "/mpay/buy_goods_m?"), "%3B", ";") + "&x=;"} {
+			srv.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/mpay/buy_goods_m?"+query, nil))
+		}
+		srv.NextOrders(midastest.Fault{Ret: 1018})
+		srv.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/mpay/buy_goods_m", nil))
+	}
+	for _, body := range []string{"", "\xef\xbb\xbf{}", "{}\n", "{} {}", "x", `{"ret":1,"msg":"no"}`, `{"ret":0,"msg":"ok"}`, `{"msg":"OK","ret":0}`} {
+		say(midastest.Judge(200, []byte(body), 0))
+	}
+	for _, status := range []int{301, 404, 500} {
+		say(midastest.Judge(status, nil, 0))
+	}
+	say(midastest.Judge(200, nil, 3*time.Second))
+	srv := midastest.New(midastest.Config{})
+	srv.DeliverToHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(`{"ret":4,"msg":"bad_parameter:sig"}`)) }), "/pay/notify")
+	receipt, err := srv.Pay(t.Context(), srv.AppOrder(midas.OrderRequest{OpenID: "1", Items: []midas.Item{{ID: "a", Price: 1, Quantity: 1}}}))
+	require.NoError(t, err)
+	say(receipt.Reason)
+	srv.DeliverTo("http://127.0.0.1:1/pay/notify")
+	receipt, err = srv.Deliver(t.Context(), "a=b")
+	require.NoError(t, err)
+	say(receipt.Reason)
+	return append(sentences, "no answer within 2s: Midas hangs up and may cancel the charge", "the caller hung up during the delay that was asked for")
+}
+
+func TestEveryVerdictIsInChineseToo(t *testing.T) {
+	t.Parallel()
+	// What is left of English are names and code.
+	quoted := regexp.MustCompile(`"[^"]*"|\{.*\}|/[a-z0-9/_]+|[a-z]+_[a-z_]+|dial tcp.*|json\.Encoder|fmt\.Fprintln`)
+	for _, english := range said(t) {
+		chinese := inChinese(english)
+		require.NotEqual(t, english, chinese)
+		require.NotRegexp(t, `[a-z]{3,} [a-z]+ [a-z]+`, quoted.ReplaceAllString(chinese, ""), "%s: %s", english, chinese)
+	}
+}
+
+func TestWhatIsFilledIntoASentenceFillsNoFurtherGap(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `Cookie session_id="{}"、session_type="b" 不属于任何登录方式`, inChinese(`cookies session_id="{}" and session_type="b" belong to no login`))
+	require.Equal(t, "unknown words", inChinese("unknown words"))
+	require.Equal(t, "token not found", translate("en", "token not found"))
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+)
+
+// What customer service and finance ask of the ledger, each a command of its own:
+//
+//	gameserver payments -openid ...
+//	gameserver regrant -openid ... -billno ... -items gem60*60*1 -by anna -reason "ticket 4711"
+//	gameserver reconcile -bill FILE -columns billno=...,openid=...,amount=...
+
+// A command does one thing and ends. define adds its flags and returns what it does once they
+// are parsed.
+type command struct {
+	usage  string
+	define func(flags *flag.FlagSet) action
+}
+
+// An action writes its result to out and, if somebody watches, its progress to terminal.
+type action func(ctx context.Context, s *shop, out, terminal io.Writer) error
+
+var commands = map[string]command{
+	"payments":  {"Look up payments, and orders that nobody paid, of a player or by any number of theirs.", payments},
+	"regrant":   {"Grant a payment that stands on Tencent's bill and was not delivered (补单). The ledger keeps who did it and why, and grants nothing twice.", regrant},
+	"reconcile": {"Compare the ledger with Tencent's bill (对账): a CSV file with a header. Exits with 1 if anything differs, with 2 if it could not compare.", reconcile},
+}
+
+// errDiffers is what reconcile found. It has said what.
+var errDiffers = errors.New("the ledger and the bill differ")
+
+func isCommand(args []string) bool {
+	return len(args) > 0 && commands[args[0]].define != nil
+}
+
+// runCommand runs a command on the database of -db or MIDAS_DATABASE_URL.
+func runCommand(ctx context.Context, name string, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("gameserver "+name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "%s\n\n", commands[name].usage)
+		flags.PrintDefaults()
+	}
+	url := flags.String("db", "", "database, as the server has it (default MIDAS_DATABASE_URL)")
+	do := commands[name].define(flags)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return errUsage
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q: everything is a flag", flags.Arg(0))
+	}
+
+	db, err := openDatabase(cmp.Or(*url, getenv("MIDAS_DATABASE_URL"), "gameserver.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify})
+	if err != nil {
+		return err
+	}
+	var terminal io.Writer
+	if isTerminal(stderr) {
+		terminal = stderr
+	}
+	err = do(ctx, &shop{store: store, db: db, log: log}, stdout, terminal)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("stopped: %w", ctx.Err())
+	}
+	return err
+}
+
+// payments prints what the ledger knows.
+func payments(flags *flag.FlagSet) action {
+	var q midassql.Query
+	flags.StringVar(&q.OpenID, "openid", "", "of the `player`")
+	flags.StringVar(&q.BillNo, "billno", "", "Midas's serial `number`, as the bill has it")
+	flags.StringVar(&q.Token, "token", "", "of the `order`")
+	flags.StringVar(&q.Metadata, "metadata", "", "the game's own order `number`")
+	dayVar(flags, &q.From, "from", "first `day`, such as 2026-11-24")
+	dayVar(flags, &q.To, "to", "`day` after the last")
+	return func(ctx context.Context, s *shop, out, _ io.Writer) error {
+		if q == (midassql.Query{}) {
+			return errors.New("say whom or what to look for: -openid, -billno, -token, -metadata, or -from and -to")
+		}
+
+		table := newTable(out, "STORED", "BILLNO", "OPENID", "ZONE", "ITEMS", "YUAN", "STATE", "REPEATS", "TOKEN", "METADATA", "BY", "NOTE", "LAST ERROR")
+		n := 0
+		for p, err := range s.store.Payments(ctx, q) {
+			if err != nil {
+				return err
+			}
+			table.row(clock(p.Stored), p.BillNo, p.OpenID, p.ZoneID, midas.FormatItems(p.Items), p.Charged.Yuan(), string(p.State),
+				strconv.Itoa(p.Repeats), p.Token, p.Metadata, p.SettledBy, p.Note, p.LastError)
+			n++
+		}
+		table.flush()
+		fmt.Fprintf(out, "%d payments\n", n)
+		if q.BillNo != "" { // an order has none
+			return nil
+		}
+		unpaid := newTable(out, "ORDERED", "OPENID", "ZONE", "ITEMS", "TOKEN", "METADATA")
+		n = 0
+		for o, err := range unpaidOrders(ctx, s.store, q) {
+			if err != nil {
+				return err
+			}
+			unpaid.row(clock(o.Saved), o.OpenID, o.ZoneID, midas.FormatItems(o.Items), o.Token, o.Metadata)
+			n++
+		}
+		unpaid.flush()
+		fmt.Fprintf(out, "%d orders without a payment\n", n)
+		return nil
+	}
+}
+
+// unpaidOrders iterates over the orders that q asks for and no payment belongs to.
+func unpaidOrders(ctx context.Context, store *midassql.Store, q midassql.Query) iter.Seq2[midassql.StoredOrder, error] {
+	if q == (midassql.Query{From: q.From, To: q.To}) {
+		return store.UnpaidOrders(ctx, q.From, q.To)
+	}
+	return func(yield func(midassql.StoredOrder, error) bool) {
+		for o, err := range store.Orders(ctx, q) { // a player's: they are few
+			paid := false
+			if err == nil {
+				for _, err = range store.Payments(ctx, midassql.Query{Token: o.Token}) {
+					paid = err == nil
+					break
+				}
+			}
+			if !paid && !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+// regrant grants by hand what the bill shows.
+func regrant(flags *flag.FlagSet) action {
+	d := &midas.Delivery{Time: time.Now()}
+	p := midassql.Settlement{Delivery: d}
+	flags.StringVar(&d.OpenID, "openid", "", "of the `player`")
+	flags.StringVar(&d.BillNo, "billno", "", "Midas's serial `number`, exactly as the bill has it")
+	flags.StringVar(&d.Token, "token", "", "of the `order`, if it is known: then the payment is compared with the order")
+	flags.StringVar(&d.ZoneID, "zone", "1", "`zone` of the order")
+	flags.StringVar(&p.By, "by", "", "`who` does this; the ledger keeps it")
+	flags.StringVar(&p.Reason, "reason", "", "`why`, such as the number of a ticket; the ledger keeps it")
+	items := flags.String("items", "", "what was paid for, as `id*price*quantity`, prices in Q-points, several joined by \";\"")
+	charged := flags.String("charged", "", "what the player paid, in `yuan`, as the bill has it")
+	return func(ctx context.Context, s *shop, out, _ io.Writer) error {
+		for name, value := range map[string]string{"openid": d.OpenID, "billno": d.BillNo, "items": *items, "charged": *charged, "by": p.By, "reason": p.Reason} {
+			if value == "" {
+				return fmt.Errorf("-%s is missing", name)
+			}
+		}
+		var err error
+		if d.Items, err = midas.ParseItems(*items); err != nil {
+			return fmt.Errorf("-items: %w", err)
+		}
+		if d.Charged, err = midas.ParseYuan(*charged); err != nil {
+			return fmt.Errorf("-charged: %w", err)
+		}
+		for _, item := range d.Items { // without a token nothing else would notice a slip
+			if goods, known := catalogue[item.ID]; !known || goods.price != item.Price {
+				return fmt.Errorf("-items: %s at %s Q-points is not in the catalogue", item.ID, item.Price.QPoints())
+			}
+		}
+		granted, err := s.store.Settle(ctx, p, s.grant)
+		if err != nil {
+			return err
+		}
+		if granted {
+			fmt.Fprintf(out, "granted: %s to %s for %s\n", *items, d.OpenID, d.BillNo)
+			return nil
+		}
+		for before, err := range s.store.Payments(ctx, midassql.Query{OpenID: d.OpenID, BillNo: d.BillNo}) {
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "nothing changed: %s is in the ledger since %s, %s (%s)\n",
+				d.BillNo, clock(before.Stored), before.State, midas.FormatItems(before.Items))
+		}
+		return nil
+	}
+}
+
+// dayVar adds a flag for a day of the local calendar.
+func dayVar(flags *flag.FlagSet, p *time.Time, name, usage string) {
+	flags.Func(name, usage, func(text string) (err error) {
+		*p, err = time.ParseInLocation(time.DateOnly, text, time.Local)
+		return err
+	})
+}
+
+func clock(t time.Time) string { return t.Format(time.DateTime) }
+
+// A table is text in columns, followed by a blank line. Without rows it is nothing.
+type table struct {
+	out   io.Writer
+	heads []string
+	rows  *tabwriter.Writer
+}
+
+func newTable(out io.Writer, heads ...string) *table { return &table{out: out, heads: heads} }
+
+func (t *table) row(cells ...string) {
+	if t.rows == nil {
+		t.rows = tabwriter.NewWriter(t.out, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(t.rows, strings.Join(t.heads, "\t"))
+	}
+	for i, cell := range cells {
+		if i > 0 {
+			fmt.Fprint(t.rows, "\t")
+		}
+		fmt.Fprint(t.rows, visible(cell))
+	}
+	fmt.Fprintln(t.rows)
+}
+
+func (t *table) flush() {
+	if t.rows != nil {
+		t.rows.Flush()
+		fmt.Fprintln(t.out)
+	}
+}
+
+// visible keeps text from elsewhere from moving columns or the terminal's cursor.
+func visible(text string) string {
+	if strings.ContainsFunc(text, func(c rune) bool { return !strconv.IsPrint(c) }) {
+		return strings.Trim(strconv.Quote(text), `"`)
+	}
+	return text
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/text/encoding/simplifiedchinese"
+)
+
+// newLedger returns a shop on a database of each kind, and its URL.
+func newLedger(t *testing.T, dialect midassql.Dialect) (*shop, string) {
+	databaseURL := newDatabase(t, dialect)
+	db := reader(t, databaseURL)
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Classify: db.classify})
+	require.NoError(t, err)
+	s := &shop{store: store, db: db, log: slog.New(slog.DiscardHandler)}
+	require.NoError(t, s.migrate(t.Context()))
+	return s, databaseURL
+}
+
+// order stores an order for 60 gems, and pay delivers it.
+func (s *shop) storeOrder(t *testing.T, openID, token string) {
+	require.NoError(t, s.store.SaveOrder(t.Context(), midas.OrderRequest{OpenID: openID, Metadata: "no-" + token,
+		Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}, &midas.Order{Token: token}))
+}
+
+func delivery(openID, billNo, token string, charged midas.Amount) *midas.Delivery {
+	return &midas.Delivery{OpenID: openID, BillNo: billNo, Token: token, ZoneID: "1", Charged: charged, Metadata: "no-" + token, Time: time.Now(),
+		Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}
+}
+
+func runOn(t *testing.T, databaseURL string, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), args, environment("MIDAS_DATABASE_URL", databaseURL), &out, io.Discard)
+	return out.String(), err
+}
+
+var everyDialect = []midassql.Dialect{midassql.SQLite, midassql.PostgreSQL, midassql.MySQL}
+
+// A player has paid and has nothing: found, granted from the bill, and never twice, also when
+// Midas calls after all.
+func TestSupport(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range everyDialect {
+		t.Run(string(dialect), func(t *testing.T) {
+			t.Parallel()
+			s, databaseURL := newLedger(t, dialect)
+			deliver := s.store.Once(s.grant)
+			s.storeOrder(t, "anna", "t1")
+			s.storeOrder(t, "anna", "t2")
+			require.NoError(t, deliver(t.Context(), delivery("anna", "-1", "t1", 540)))
+
+			for _, by := range [][]string{{"-openid", "anna"}, {"-billno", "-1"}, {"-token", "t1"}, {"-metadata", "no-t1"}} {
+				out, err := runOn(t, databaseURL, append([]string{"payments"}, by...)...)
+				require.NoError(t, err)
+				require.Regexp(t, `-1 +anna +1 +gem60\*60\*1 +5\.40 +done +0 +t1 +no-t1`, out)
+				require.Contains(t, out, "1 payments\n")
+				require.Equal(t, by[0] == "-openid", strings.Contains(out, "no-t2"), "the order without a payment")
+			}
+			out, err := runOn(t, databaseURL, "payments", "-from", time.Now().Format(time.DateOnly), "-to", time.Now().AddDate(0, 0, 1).Format(time.DateOnly))
+			require.NoError(t, err)
+			require.Regexp(t, `(?s)-1 +anna.*1 payments\n.*t2 +no-t2\n\n1 orders without a payment`, out)
+			out, err = runOn(t, databaseURL, "payments", "-openid", "nobody")
+			require.NoError(t, err)
+			require.Contains(t, out, "0 payments\n0 orders without a payment\n")
+
+			regrant := []string{"regrant", "-openid", "anna", "-billno", "-2", "-items", "gem60*60*1", "-charged", "6.00", "-by", "lee", "-reason", "ticket 4711"}
+			for i, want := range []string{"granted", "nothing changed", "nothing changed"} {
+				out, err := runOn(t, databaseURL, regrant...)
+				require.NoError(t, err)
+				require.Contains(t, out, want, i)
+			}
+			require.NoError(t, deliver(t.Context(), delivery("anna", "-2", "t2", 600)), "the late callback")
+			out, err = runOn(t, databaseURL, "payments", "-billno", "-2")
+			require.NoError(t, err)
+			require.Regexp(t, `6\.00 +done +\d +t2 .*lee +ticket 4711`, out)
+			require.Equal(t, map[payment]int{{"anna", "-1", "gem60", 1}: 1, {"anna", "-2", "gem60", 1}: 1}, granted(t, s.db))
+		})
+	}
+}
+
+func TestWrongRegrants(t *testing.T) {
+	t.Parallel()
+	s, databaseURL := newLedger(t, midassql.SQLite)
+	s.storeOrder(t, "anna", "t1")
+	good := map[string]string{"-openid": "anna", "-billno": "-1", "-token": "t1", "-items": "gem60*60*1", "-charged": "6", "-by": "lee", "-reason": "ticket"}
+	for _, test := range []struct{ flag, value, want string }{
+		{"-by", "", "-by is missing"},
+		{"-reason", "", "-reason is missing"},
+		{"-billno", "", "-billno is missing"},
+		{"-openid", "bob", "openid"}, // not the order's
+		{"-items", "gem60*60*2", "payitem"},
+		{"-items", "gem60*6*1", "catalogue"},
+		{"-items", "crown*60*1", "catalogue"},
+		{"-items", "gem60", "-items"},
+		{"-charged", "6.001", "-charged"},
+	} {
+		t.Run(test.flag+" "+test.value, func(t *testing.T) {
+			args := []string{"regrant"}
+			for name, value := range good {
+				if name == test.flag {
+					value = test.value
+				}
+				args = append(args, name, value)
+			}
+			_, err := runOn(t, databaseURL, args...)
+			require.ErrorContains(t, err, test.want)
+		})
+	}
+	require.Empty(t, granted(t, s.db))
+}
+
+// The three findings, from a bill as spreadsheets and Tencent write them.
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range everyDialect {
+		t.Run(string(dialect), func(t *testing.T) {
+			t.Parallel()
+			s, databaseURL := newLedger(t, dialect)
+			deliver := s.store.Once(s.grant)
+			for i, p := range []struct {
+				openID, billNo string
+				charged        midas.Amount
+			}{{"anna", "-1", 600}, {"anna", "-2", 480}, {"bob", "-3", 600}, {"bob", "-4", 600}, {"carl", "-4", 600}} {
+				token := fmt.Sprint("t", i)
+				s.storeOrder(t, p.openID, token)
+				require.NoError(t, deliver(t.Context(), delivery(p.openID, p.billNo, token, p.charged)))
+			}
+			today := time.Now().Format(time.DateOnly)
+			tomorrow := time.Now().AddDate(0, 0, 1).Format(time.DateOnly)
+			reconcile := func(file, columns string, more ...string) (string, error) {
+				return runOn(t, databaseURL, append([]string{"reconcile", "-bill", file, "-columns", columns, "-from", today, "-to", tomorrow}, more...)...)
+			}
+			write := func(text []byte) string {
+				file := filepath.Join(t.TempDir(), "bill.csv")
+				require.NoError(t, os.WriteFile(file, text, 0o600))
+				return file
+			}
+
+			const chinese = "时间,流水号,用户,金额(元)\r\n" +
+				"2026-11-24,`-1,anna,6.00\r\n2026-11-24,=\"-2\",anna,6.00\r\n2026-11-24,'-4,bob,6\r\n2026-11-24,-9,dora,\"1,234.50\"\r\n2026-11-24,-10,dora,free\r\n总计,,,24.00\r\n"
+			gbk, err := simplifiedchinese.GBK.NewEncoder().String(chinese)
+			require.NoError(t, err)
+			for encoding, text := range map[string]string{"gbk": gbk, "utf-8": "\ufeff" + chinese} {
+				out, err := reconcile(write([]byte(text)), "billno=流水号,openid=用户,amount=金额(元)", "-encoding", encoding)
+				require.ErrorIs(t, err, errDiffers)
+				require.Contains(t, out, `line 6: -10: the amount "free"`)
+				require.Regexp(t, `(?s)IN THE LEDGER ONLY.*-3 +bob.*-4 +carl.*ANOTHER AMOUNT.*line 3 +-2 +anna +6\.00 +4\.80.*ON THE BILL ONLY.*line 5 +-9 +dora +1234\.50`, out)
+				require.Contains(t, out, "4 lines on the bill: 1 on the bill only, 2 in the ledger only, 1 with another amount, 1 that cannot be read\n")
+			}
+
+			// The same in fen and without openid: nothing differs.
+			out, err := reconcile(write([]byte("no,fen\n-1,600\n-2,480\n-3,600\n-4,600\n-4,600\n")), "billno=no,amount=fen", "-unit", "fen")
+			require.NoError(t, err, out)
+			require.Contains(t, out, "5 lines on the bill: 0 on the bill only, 0 in the ledger only, 0 with another amount")
+
+			// A payment of long ago that the bill shows only now is in the ledger.
+			_, err = runOn(t, databaseURL, "reconcile", "-bill", write([]byte("no,fen\n-1,600\n")), "-columns", "billno=no,amount=fen", "-unit", "fen", "-from", "2024-01-01", "-to", "2024-01-02")
+			require.NoError(t, err)
+
+			for columns, want := range map[string]string{"billno=no": "amount is missing", "billno=NO,amount=fen": `no "NO"`, "number=no,amount=fen": `"number"`} {
+				_, err := reconcile(write([]byte("no,fen\n-1,600\n")), columns)
+				require.ErrorContains(t, err, want)
+			}
+		})
+	}
+}
+
+// Ctrl-C: the command ends, and says so.
+func TestACommandStops(t *testing.T) {
+	t.Parallel()
+	_, databaseURL := newLedger(t, midassql.SQLite)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	file := filepath.Join(t.TempDir(), "bill.csv")
+	require.NoError(t, os.WriteFile(file, []byte("no,fen\n-1,600\n"), 0o600))
+	for _, args := range [][]string{{"payments", "-openid", "anna"}, {"reconcile", "-bill", file, "-columns", "billno=no,amount=fen"}} {
+		err := run(ctx, args, environment("MIDAS_DATABASE_URL", databaseURL), io.Discard, io.Discard)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorContains(t, err, "stopped")
+		require.NotErrorIs(t, err, errDiffers)
+	}
+}
+
+// A nightly job goes by the exit code.
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	_, databaseURL := newLedger(t, midassql.SQLite)
+	file := filepath.Join(t.TempDir(), "bill.csv")
+	require.NoError(t, os.WriteFile(file, []byte("no,fen\n-1,600\n"), 0o600))
+	for _, test := range []struct {
+		args string
+		code int
+	}{
+		{"payments -openid anna", 0},
+		{"payments", 2},
+		{"payments -nobody", 2},
+		{"payments -h", 0},
+		{"reconcile -columns billno=no,amount=fen -bill " + file, 1},
+		{"reconcile -columns billno=no,amount=fen -bill " + file + ".none", 2},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], strings.Fields(test.args)...)
+			cmd.Env = append(os.Environ(), "GAMESERVER_PROCESS=1", "MIDAS_DATABASE_URL="+databaseURL)
+			output, err := cmd.CombinedOutput()
+			require.Equal(t, test.code, cmd.ProcessState.ExitCode(), "%v: %s", err, output)
+		})
+	}
+}
+
+func TestProgressSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	var terminal bytes.Buffer
+	now := time.Unix(0, 0)
+	p := &progress{out: &terminal, what: "reading the bill", total: 4000, now: func() time.Time { return now }}
+	for range 4 {
+		p.Write(make([]byte, 500))
+		p.Write(make([]byte, 500))
+		now = now.Add(10 * time.Second)
+	}
+	p.end()
+	require.Equal(t, "\r\x1b[Kreading the bill: 37 %, 17s left\r\x1b[Kreading the bill: 62 %, 12s left\r\x1b[Kreading the bill: 87 %, 4s left\r\x1b[K", terminal.String())
+
+	silent := &progress{total: 10, now: time.Now}
+	silent.at(5)
+	silent.end()
+	require.False(t, isTerminal(&terminal))
+}
+
+// What somebody wrote into a name moves no cursor of the one who looks it up.
+func TestTextFromElsewhereIsVisible(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `\x1b[2Jgone`, visible("\x1b[2Jgone"))
+	require.Equal(t, "流水号", visible("流水号"))
+}

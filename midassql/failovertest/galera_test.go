@@ -1,0 +1,203 @@
+package failovertest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/require"
+)
+
+// galera is a cluster of three nodes, all of which are written to.
+type galera struct {
+	nodes     []*node
+	databases int
+}
+
+func startGalera(t *testing.T) *galera {
+	t.Helper()
+	provider := program(t, "libgalera_smm.so", "/usr/lib/galera*/")
+	program(t, "rsync", "/usr/bin/")
+	made := newMariaDBNodes(t)
+	var ports []galeraPorts
+	var cluster []string
+	for range 3 {
+		p := galeraPorts{group: freeAddress(t), ist: freeAddress(t), sst: freeAddress(t)}
+		ports = append(ports, p)
+		cluster = append(cluster, p.group)
+	}
+	g := &galera{}
+	for i, p := range ports {
+		_, groupPort, _ := net.SplitHostPort(p.group)
+		n := made.newNode(t, "--wsrep-on=ON", "--wsrep-provider="+provider,
+			"--wsrep-cluster-name=midas", "--wsrep-cluster-address=gcomm://"+strings.Join(cluster, ","),
+			"--wsrep-node-name="+fmt.Sprint("node", i), "--wsrep-node-address=127.0.0.1:"+groupPort,
+			"--wsrep-sst-method=rsync", "--wsrep-sst-receive-address="+p.sst,
+			"--wsrep-provider-options=gmcast.listen_addr=tcp://"+p.group+";ist.recv_addr="+p.ist+
+				";evs.keepalive_period=PT0.3S;evs.inactive_check_period=PT0.3S;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT4S;gcache.size=32M",
+			"--innodb-autoinc-lock-mode=2")
+		g.nodes = append(g.nodes, n)
+		if i == 0 {
+			g.start(t, n, "--wsrep-new-cluster")
+		} else {
+			g.start(t, n)
+		}
+	}
+	return g
+}
+
+type galeraPorts struct{ group, ist, sst string }
+
+// start starts a node and returns once the cluster has taken it in.
+func (g *galera) start(t *testing.T, n *node, extra ...string) {
+	t.Helper()
+	db := openMySQL(t, mysqlDSN(n.address, "", ""))
+	defer db.Close()
+	n.start(t, func() error {
+		var name, ready string
+		err := db.QueryRowContext(t.Context(), "SHOW STATUS LIKE 'wsrep_ready'").Scan(&name, &ready)
+		if err == nil && ready != "ON" {
+			err = errors.New("not ready")
+		}
+		return err
+	}, extra...)
+}
+
+var recovered = regexp.MustCompile(`Recovered position:\s*(\S+)`)
+
+// restart kills a node and lets it rejoin.
+func (g *galera) restart(t *testing.T, n *node) {
+	t.Helper()
+	n.kill()
+	pause(t.Context(), stalled) // the others go on
+	log := n.log + ".recover"
+	require.NoError(t, os.RemoveAll(log))
+	cmd, err := n.account.command(log, append(append([]string{}, n.args...), "--wsrep-recover")...)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Run(), tail(log))
+	position := recovered.FindStringSubmatch(tail(log))
+	require.NotNil(t, position, tail(log))
+	g.start(t, n, "--wsrep-start-position="+position[1])
+}
+
+// writers has a game server on each node, in a database of its own.
+func (g *galera) writers(t *testing.T, reads bool, more string) (writers []*writer) {
+	t.Helper()
+	g.databases++
+	game := fmt.Sprint("game", g.databases)
+	execute(t, openMySQL(t, mysqlDSN(g.nodes[0].address, "", "")), "CREATE DATABASE "+game)
+	for _, n := range g.nodes {
+		writers = append(writers, newWriter(t, openMySQL(t, mysqlDSN(n.address, game, syncWait+more)), midassql.MySQL, reads))
+	}
+	createTables(t, writers[0], midassql.MySQL)
+	return writers
+}
+
+// syncWait lets a node answer once it has applied what the others had committed before.
+const syncWait = "&wsrep_sync_wait=1"
+
+func TestGalera(t *testing.T) {
+	g := startGalera(t)
+	t.Run("killed nodes", func(t *testing.T) {
+		writers := g.writers(t, false, "")
+		r := during(t, writers, func() {
+			for i := range *kills {
+				g.restart(t, g.nodes[i%len(g.nodes)])
+				pause(t.Context(), time.Second)
+			}
+		})
+		requireExactlyOnce(t, r)
+	})
+
+	t.Run("each payment on two nodes at once", func(t *testing.T) {
+		writers := g.writers(t, false, "")
+		requireExactlyOnce(t, race(t, writers, *races, never))
+	})
+
+	// A node that rolls a transaction back while a prepared SELECT runs in it does not say so: what
+	// follows is committed by itself.
+	t.Run("doubles: a prepared SELECT in the transaction", func(t *testing.T) {
+		writers := g.writers(t, false, "")
+		for _, w := range writers {
+			w.deliver = onceByHand(w.db, midassql.MySQL, true)
+		}
+		const most = 5000
+		r := race(t, writers, most, func() bool {
+			return twice(t, writers[0].db)
+		})
+		require.NotZero(t, r.twice, "nothing was granted twice: the proof would not see it")
+	})
+
+	// So does a grant of the game's own, which reads before it writes, unless the driver writes
+	// the arguments into the statements.
+	t.Run("a grant that reads, with interpolateParams", func(t *testing.T) {
+		writers := g.writers(t, true, "&interpolateParams=true")
+		requireExactlyOnce(t, race(t, writers, *races, never))
+	})
+
+	// A callback that comes at once, on another node than the order, finds no order: ret 3, which
+	// is final.
+	t.Run("refuses: no wsrep_sync_wait", func(t *testing.T) {
+		writers := g.writers(t, false, "&wsrep_sync_wait=0")
+		r := elsewhere(t, writers, *races)
+		require.NotZero(t, r.refused, "nothing was refused: docs/databases.md says otherwise")
+	})
+	t.Run("wsrep_sync_wait", func(t *testing.T) {
+		requireExactlyOnce(t, elsewhere(t, g.writers(t, false, ""), *races))
+	})
+}
+
+// race has payments called back on two nodes at once, until both said OK; enough ends it early.
+func race(t *testing.T, writers []*writer, most int, enough func() bool) result {
+	t.Helper()
+	return ordersThen(t, writers, most, enough, func(ctx context.Context, d *midas.Delivery) error {
+		var both sync.WaitGroup
+		errs := make([]error, 2)
+		for i := range errs {
+			both.Go(func() { errs[i] = callUntilDone(ctx, writers[i:i+1], d) })
+		}
+		both.Wait()
+		return errors.Join(errs...)
+	})
+}
+
+func never() bool { return false }
+
+// elsewhere has payments called back at once, on another node than their order was saved on.
+func elsewhere(t *testing.T, writers []*writer, most int) result {
+	t.Helper()
+	return ordersThen(t, writers, most, never, func(ctx context.Context, d *midas.Delivery) error {
+		return callUntilDone(ctx, writers[1:2], d)
+	})
+}
+
+// ordersThen makes payments one by one; their orders are saved on the first node.
+func ordersThen(t *testing.T, writers []*writer, most int, enough func() bool, call func(context.Context, *midas.Delivery) error) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	answered := make(map[int]error)
+	for i := 0; i < most && !enough(); i++ {
+		token, err := saveUntilDone(ctx, writers[:1], i)
+		require.NoError(t, err)
+		answered[i] = call(ctx, payment(i, token))
+	}
+	return compare(t, writers, answered)
+}
+
+func twice(t *testing.T, db *sql.DB) bool {
+	t.Helper()
+	var n int
+	require.NoError(t, db.QueryRowContext(t.Context(), `SELECT COUNT(*) - COUNT(DISTINCT billno) FROM items`).Scan(&n))
+	return n > 0
+}

@@ -1,0 +1,92 @@
+package midas_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/midas-go/midas"
+	"github.com/stretchr/testify/require"
+)
+
+// The answers of protocol.md 5, to the byte.
+func TestReplies(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		what string
+		err  error
+		ret  int
+		want string
+	}{
+		{"delivered", nil, 0, `{"ret":0,"msg":"OK"}`},
+		{"any error", errors.New("the database says: no\n"), 1, `{"ret":1,"msg":"system_busy"}`},
+		{"out of time", context.DeadlineExceeded, 1, `{"ret":1,"msg":"system_busy"}`},
+		{"token expired", fmt.Errorf("x: %w", midas.ErrTokenExpired), 2, `{"ret":2,"msg":"token_expired"}`},
+		{"no such token", fmt.Errorf("x: %w", midas.ErrTokenNotFound), 3, `{"ret":3,"msg":"token_not_found"}`},
+		{"a DeliverFunc's parameter", &midas.ParamError{Param: "amt", Reason: "differs"}, 4, `{"ret":4,"msg":"bad_parameter:amt"}`},
+		{"the same, wrapped", fmt.Errorf("x: %w", &midas.ParamError{Param: "amt", Reason: "differs"}), 4, `{"ret":4,"msg":"bad_parameter:amt"}`},
+		{"a name that Midas does not know", &midas.ParamError{Param: "<b>"}, 4, `{"ret":4,"msg":"bad_parameter"}`},
+		{"not verified", midas.ErrSignature, 4, `{"ret":4,"msg":"bad_parameter:sig"}`},
+		{"a nil *ParamError", (*midas.ParamError)(nil), 1, `{"ret":1,"msg":"system_busy"}`}, // no nil: an error with a nil in it
+		{"a nil *Error", (*midas.Error)(nil), 1, `{"ret":1,"msg":"system_busy"}`},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			t.Parallel()
+			reply := midas.ReplyTo(test.err)
+			require.Equal(t, test.ret, reply.Ret())
+			require.Equal(t, test.want, string(reply.Bytes()))
+		})
+	}
+}
+
+// The player has paid: what is wrong with another order, or with a price of the catalogue, must
+// not end that payment, and 2, 3 and 4 are final for Midas.
+func TestAnErrorOfAnOrderOrAnAmountIsNeverFinal(t *testing.T) {
+	t.Parallel()
+	_, ofOrder := newClient(t, midas.Config{AppID: testAppID, AppKey: testAppKey}).CreateOrder(t.Context(), midas.OrderRequest{})
+	_, ofYuan := midas.ParseYuan("six")
+	_, ofQPoints := midas.ParseQPoints("0.01")
+	_, ofItems := midas.ParseItems("sword")
+	_, ofCallback := callbackClient(t).ParseDeliveryQuery(signed(map[string]string{"amt": "x"}))
+	require.Equal(t, 4, midas.ReplyTo(ofCallback).Ret(), "a callback's own")
+
+	for what, err := range map[string]error{
+		"CreateOrder": ofOrder, "ParseYuan": ofYuan, "ParseQPoints": ofQPoints, "ParseItems": ofItems,
+		"a refusal": &midas.Error{Ret: 1018}, "a refused signature": &midas.Error{Ret: 1001, Msg: "sig error"},
+		"a literal with a Field": &midas.ParamError{Param: "payitem", Field: "Items"},
+	} {
+		for where, tree := range map[string]error{
+			"alone":                         err,
+			"wrapped":                       fmt.Errorf("price: %w", fmt.Errorf("catalogue: %w", err)),
+			"joined":                        errors.Join(errors.New("x"), err),
+			"behind token_not_found":        errors.Join(midas.ErrTokenNotFound, err),
+			"before token_not_found":        errors.Join(err, midas.ErrTokenNotFound),
+			"wrapped with token_expired":    fmt.Errorf("%w: %w", midas.ErrTokenExpired, err),
+			"behind a callback's":           errors.Join(ofCallback, err),
+			"before a callback's":           errors.Join(err, ofCallback),
+			"behind a DeliverFunc's own":    errors.Join(&midas.ParamError{Param: "amt"}, err),
+			"deep, behind a wrapped sig":    fmt.Errorf("x: %w", errors.Join(fmt.Errorf("y: %w", midas.ErrSignature), fmt.Errorf("z: %w", errors.Join(err)))),
+			"behind a nil pointer's error":  errors.Join((*midas.ParamError)(nil), err),
+			"before a nil pointer's error":  errors.Join(err, (*midas.ParamError)(nil)),
+			"behind an error with own As()": errors.Join(asParamError{}, err),
+		} {
+			t.Run(what+" "+where, func(t *testing.T) {
+				t.Parallel()
+				require.Equal(t, `{"ret":1,"msg":"system_busy"}`, string(midas.ReplyTo(tree).Bytes()))
+			})
+		}
+	}
+}
+
+// asParamError is an error that says it is a *ParamError.
+type asParamError struct{}
+
+func (asParamError) Error() string { return "as" }
+func (asParamError) As(target any) bool {
+	param, ok := target.(**midas.ParamError)
+	if ok {
+		*param = &midas.ParamError{Param: "amt"}
+	}
+	return ok
+}
