@@ -55,7 +55,7 @@ func TestEachPaymentIsSavedOnce(t *testing.T) {
 func TestWithoutTheIDPaymentsAreSavedTwice(t *testing.T) {
 	c := newCrash(t, startPostgreSQL(t), "ZONESERVER_WITHOUT_IDS=1")
 	twice := 0
-	for round := 0; twice == 0 && round < 8; round++ {
+	for round := 0; twice == 0 && round < 20; round++ {
 		c.run(*paymentsFlag, *killsFlag)
 		for p, n := range c.saved().bought {
 			if n > 1 {
