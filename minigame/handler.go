@@ -197,7 +197,7 @@ func (c *Client) readBody(w http.ResponseWriter, r *http.Request, start time.Tim
 	}
 	if err == nil && len(buf) > maxPushBytes {
 		w.Header().Set("Connection", "close")
-		err = unverified("the body is over 1 MiB")
+		err = unverified("the body is over 128 KiB")
 	}
 	return buf, err
 }

@@ -17,7 +17,7 @@ import (
 
 // Limits of a push.
 const (
-	maxPushBytes  = 1 << 20
+	maxPushBytes  = 128 << 10
 	maxQueryBytes = 4 << 10
 )
 
@@ -82,7 +82,7 @@ func (c *Client) parsePush(rawQuery string, body []byte) (*Push, error) {
 		return nil, err
 	}
 	if len(body) > maxPushBytes {
-		return nil, unverified("the body is over 1 MiB")
+		return nil, unverified("the body is over 128 KiB")
 	}
 	p := &Push{timestamp: query.Get("timestamp"), nonce: query.Get("nonce"), appID: c.config().AppID}
 	var outer envelope
