@@ -103,9 +103,10 @@ func BenchmarkInbox(b *testing.B) {
 		b.Run(string(dialect), func(b *testing.B) {
 			db := openDatabase(b, dialect)
 			store := db.store(b, midassql.Options{})
+			db.fill(b, 20_000) // what plans are for
 			const players = 1000
 			for i := range players {
-				ordered(b, store, fmt.Sprint("player", i), fmt.Sprint("token", i))
+				ordered(b, store, fmt.Sprint("payer", i), fmt.Sprint("order", i))
 			}
 			var n atomic.Int64
 			deliverAll := func(b *testing.B, deliver midas.DeliverFunc) {
@@ -113,7 +114,7 @@ func BenchmarkInbox(b *testing.B) {
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
 						i := n.Add(1)
-						if err := deliver(b.Context(), paid(fmt.Sprint("player", i%players), fmt.Sprint("token", i%players), fmt.Sprint("-", i))); err != nil {
+						if err := deliver(b.Context(), paid(fmt.Sprint("payer", i%players), fmt.Sprint("order", i%players), fmt.Sprint("-paid", i))); err != nil {
 							b.Error(err)
 						}
 					}
