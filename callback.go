@@ -337,9 +337,9 @@ type Reply struct {
 //	*ParamError, ErrSignature    4  bad_parameter:amt (known names only)
 //	anything else                1  system_busy
 //
-// Errors of an order or an amount are anything else: an [*Error], and a
-// [*ParamError] that has a Field, wherever in err they are. They say nothing about
-// the callback, and the player has paid.
+// Errors of an order or an amount are anything else: what [Client.CreateOrder]
+// returned, and a [*ParamError] that has a Field, wherever in err they are. They say
+// nothing about the callback, and the player has paid.
 func ReplyTo(err error) Reply {
 	var param *ParamError
 	switch {
