@@ -324,6 +324,30 @@ func TestRunningDeliverFuncsAreBounded(t *testing.T) {
 	})
 }
 
+// A caller that closes its connection as soon as it has the answer has not hung up.
+func TestHangingUpAfterTheAnswerIsInOrder(t *testing.T) {
+	t.Parallel()
+	var got events
+	c := callbackClient(t, func(cfg *midas.Config) { cfg.OnCallback = got.add })
+	ctx, hangUp := context.WithCancel(t.Context())
+	w := writeHook{httptest.NewRecorder(), hangUp}
+	r := httptest.NewRequest("GET", "/pay/notify?"+signed(nil), nil).WithContext(ctx)
+	c.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }).ServeHTTP(w, r)
+	require.NoError(t, c.Wait(t.Context()))
+	require.Equal(t, midas.Delivered, got.all[0].Outcome)
+}
+
+// A writeHook calls a function once the answer is written.
+type writeHook struct {
+	http.ResponseWriter
+	written func()
+}
+
+func (w writeHook) Write(b []byte) (int, error) {
+	defer w.written()
+	return w.ResponseWriter.Write(b)
+}
+
 // Middleware that rewrites the query makes every signature wrong, and nothing else would
 // say so (newcomer review, N7).
 func TestARewrittenQueryIsNamed(t *testing.T) {

@@ -183,9 +183,10 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			e, reply = c.run(r.Context(), deliver, d, start)
 		}
 		e.Ret = reply.ret
+		hungUp := r.Context().Err() != nil // before the answer: after it Midas may well hang up
 		sent := send(w, reply)
 		tooLate := time.Since(start) >= midasPatience
-		if err == nil && (sent != nil || tooLate || r.Context().Err() != nil) {
+		if err == nil && (hungUp || sent != nil || tooLate) {
 			e.Outcome = HungUp
 		}
 		c.report(r.Context(), e, start)

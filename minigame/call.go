@@ -113,7 +113,7 @@ func (c *Client) post(ctx context.Context, api serverCall, env Env, sessionKey S
 			}
 			try--
 			continue
-		case refusal != nil && refusal.Code != -1, !worthRepeating(err):
+		case !worthRepeating(err):
 			return false, fmt.Errorf("minigame: %w", err)
 		}
 		if api.repeat == never || try >= cfg.MaxRetries {
@@ -149,15 +149,33 @@ func (c *Client) backOff(ctx context.Context, path string, try int, cause error)
 	}
 }
 
-// worthRepeating reports whether the same call may succeed later. A server that is not
-// trusted now will not be trusted soon.
+// worthRepeating reports whether the same call may succeed later: after a fault, or when
+// WeChat is busy. A server that is not trusted now will not be trusted soon.
 func worthRepeating(err error) bool {
-	var untrusted *tls.CertificateVerificationError
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		return refusal.Code == -1
+	}
 	var response *ResponseError
 	if errors.As(err, &response) && response.StatusCode/100 == 3 {
 		return false
 	}
+	var untrusted *tls.CertificateVerificationError
 	return !errors.As(err, &untrusted)
+}
+
+// sendAgain is send, repeated after a fault: for what only asks and carries no signature
+// over a time.
+func (c *Client) sendAgain(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) error {
+	for try := 0; ; try++ {
+		err := c.send(ctx, method, path, params, body, out, secrets...)
+		if err == nil || ctx.Err() != nil || try >= c.config().MaxRetries || !worthRepeating(err) {
+			return err
+		}
+		if err := c.backOff(ctx, path, try, err); err != nil {
+			return err
+		}
+	}
 }
 
 // send sends one request and reads the answer into out: an *Error if WeChat refused, a

@@ -424,11 +424,16 @@ func TestAccessTokens(t *testing.T) {
 	t.Run("an error reaches every caller", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, minigametest.Config{}, nil)
-		w.wechat.Fail("/cgi-bin/stable_token", minigametest.LoginPage, minigametest.EmptyAnswer)
+		w.wechat.Fail("/cgi-bin/stable_token", minigametest.LoginPage, minigametest.EmptyAnswer, minigametest.BadGateway, minigametest.Redirect)
 		_, err := w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
 		var response *minigame.ResponseError
-		require.ErrorAs(t, err, &response)
+		require.ErrorAs(t, err, &response, "the third of three tries")
+		require.Equal(t, 502, response.StatusCode)
 		require.Error(t, w.client.CheckSessionKey(t.Context(), "player-1", "k"))
+		require.Equal(t, 4, w.wechat.Calls("/cgi-bin/stable_token"), "a redirect is not worth another")
+		w.wechat.Fail("/cgi-bin/stable_token", minigametest.LoseAnswer, minigametest.Busy)
+		w.wechat.Fail("/wxa/checksession", minigametest.BadGateway)
+		require.NoError(t, w.client.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
 	})
 	t.Run("without a Secret", func(t *testing.T) {
 		t.Parallel()

@@ -1,6 +1,7 @@
 package minigame
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ const (
 	eventXpayComplaint = "xpay_complaint_notify"
 	eventXpayInquiry   = "xpay_subscribe_ios_refund_query_notify"
 )
+
+// gameEvents are the events of mini games about money: each must have its PayEventSig.
+var gameEvents = []string{eventGoods, eventShop, eventShopSample, eventCoins, eventRechargeCenter, eventRefund}
 
 // Source says where an order was placed.
 type Source int
@@ -204,7 +208,7 @@ type (
 
 // readMiniGame reads the event of a mini game, in the order of minigame.md 4.5.
 func (c *Client) readMiniGame(p *Push, m *miniGame) error {
-	known := slices.Contains([]string{eventGoods, eventShop, eventShopSample, eventCoins, eventRechargeCenter, eventRefund}, p.Event)
+	known := slices.Contains(gameEvents, p.Event)
 	if m == nil {
 		if known { // a flat body would go without a PayEventSig
 			return &midas.ParamError{Param: "MiniGame", Reason: "missing"}
@@ -244,7 +248,13 @@ func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
 	}
 	key, err := c.config().appKey(env)
 	if err != nil || !equal(m.PayEventSig, PayEventSig(p.Event, m.Payload, key)) {
-		return unverified(fmt.Sprintf("PayEventSig of %d bytes in Env %d: check the AppKey of that environment", len(m.Payload), env))
+		// No real PayEventSig is published: this is to tell a wrong key from a wrong formula.
+		name := "another event"
+		if known {
+			name = p.Event
+		}
+		return unverified(fmt.Sprintf("PayEventSig of %s in Env %d, payload of %d bytes with SHA-256 %x: check the AppKey of that environment",
+			name, env, len(m.Payload), sha256.Sum256([]byte(m.Payload))))
 	}
 	p.Authentic = true
 	if !known {

@@ -119,6 +119,7 @@ func (c *Client) serveVerification(w http.ResponseWriter, r *http.Request, start
 		c.report(r.Context(), refused(r, err), start)
 		return
 	}
+	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff") // echostr is the caller's
 	_ = send(w, http.StatusOK, Reply{true, typeText, query.Get("echostr")})
 	c.report(r.Context(), PushEvent{Outcome: Verification, OK: true}, start)
@@ -169,8 +170,9 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 		e, reply = c.run(r.Context(), confirmed, p, start)
 	}
 	e.OK = reply.ok
+	hungUp := r.Context().Err() != nil // before the answer: after it WeChat may well hang up
 	sent := send(w, http.StatusOK, reply)
-	if sent != nil || r.Context().Err() != nil || time.Since(start) >= weChatPatience {
+	if hungUp || sent != nil || time.Since(start) >= weChatPatience {
 		e.Outcome = HungUp
 	}
 	c.report(r.Context(), e, start)
@@ -231,7 +233,6 @@ func send(w http.ResponseWriter, status int, reply Reply) (err error) {
 		h.Set("Content-Type", reply.contentType)
 	}
 	h.Set("Content-Length", strconv.Itoa(len(reply.body)))
-	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	if _, err := io.WriteString(w, reply.body); err != nil {
 		return err
@@ -242,7 +243,10 @@ func send(w http.ResponseWriter, status int, reply Reply) (err error) {
 	return nil
 }
 
-var errNoResult = errors.New("the function has not returned in time")
+var (
+	errNoResult = errors.New("the function has not returned in time")
+	errEnded    = errors.New("the function ended its goroutine")
+)
 
 // run runs the game's function and returns what became of it, or a failure when the
 // answer has to leave. Then the function goes on in the background; see Wait.
@@ -251,8 +255,7 @@ func (c *Client) run(ctx context.Context, function func(context.Context) (*Advic
 	answerBy := time.NewTimer(cfg.AnswerTimeout - time.Since(start))
 	defer answerBy.Stop()
 	limited, cancel := context.WithTimeout(ctx, cfg.DeliverTimeout-time.Since(start))
-	timedOut, failed := about(p, TimedOut, errNoResult), p.Reply(errNoResult)
-	ended := about(p, Panicked, errors.New("the function ended its goroutine"))
+	timedOut, failed := about(p, TimedOut, errNoResult), p.Reply(errNoResult) // now: the function may change what p holds
 
 	// Whoever sets answered first decides the answer, the result or the timer.
 	var answered atomic.Bool
@@ -264,7 +267,8 @@ func (c *Client) run(ctx context.Context, function func(context.Context) (*Advic
 	go func() {
 		defer c.running.Done()
 		defer cancel()
-		res := result{ended, failed}
+		res := result{timedOut, failed}
+		res.event.Outcome, res.event.Err = Panicked, errEnded
 		defer func() { // deferred, for a function that calls runtime.Goexit
 			if answered.CompareAndSwap(false, true) {
 				results <- res

@@ -55,7 +55,7 @@ func (c *Client) Code2Session(ctx context.Context, code string) (*Session, error
 }
 
 // CheckSessionKey returns nil if the session_key is still the player's, and
-// [ErrLoginExpired] if it is not.
+// [ErrLoginExpired] if it is not. It is repeated after a fault.
 func (c *Client) CheckSessionKey(ctx context.Context, openID string, sessionKey Secret) error {
 	for rejected := ""; ; {
 		token, err := c.token(ctx, rejected)
@@ -66,7 +66,7 @@ func (c *Client) CheckSessionKey(ctx context.Context, openID string, sessionKey 
 			"access_token": {token}, "openid": {openID}, "sig_method": {"hmac_sha256"},
 			"signature": {Signature("", string(sessionKey))}, // a GET signs the empty string
 		}
-		err = c.send(ctx, http.MethodGet, "/wxa/checksession", params, nil, nil, token, string(sessionKey))
+		err = c.sendAgain(ctx, http.MethodGet, "/wxa/checksession", params, nil, nil, token, string(sessionKey))
 		var refusal *Error
 		if errors.As(err, &refusal) && refusal.tokenRefused() && rejected == "" {
 			rejected = token
@@ -158,7 +158,7 @@ func (s *stableToken) fetch(ctx context.Context, f *flight) {
 		body, _ := json.Marshal(map[string]any{
 			"grant_type": "client_credential", "appid": cfg.AppID, "secret": string(cfg.Secret), "force_refresh": false,
 		})
-		err = s.client.send(ctx, http.MethodPost, path, url.Values{}, body, &answer, string(cfg.Secret))
+		err = s.client.sendAgain(ctx, http.MethodPost, path, url.Values{}, body, &answer, string(cfg.Secret))
 		if err == nil && (answer.Token == "" || answer.Expires <= 0) {
 			err = &ResponseError{path, http.StatusOK, "access_token or expires_in is missing"}
 		}

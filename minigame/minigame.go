@@ -52,6 +52,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -178,6 +179,8 @@ type Client struct {
 	log     *report.Reporter // nil without a Logger
 	hook    *report.Reporter // nil without OnPush
 	forged  *report.Limit
+
+	warnAttach *sync.Once
 }
 
 // New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
@@ -191,11 +194,12 @@ func New(cfg Config) (*Client, error) {
 	quiet.Jar = nil
 	quiet.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c := &Client{
-		config:  func() *Config { return &cfg },
-		http:    &quiet,
-		token:   cfg.AccessToken,
-		running: new(report.Counter),
-		forged:  new(report.Limit),
+		warnAttach: new(sync.Once),
+		config:     func() *Config { return &cfg },
+		http:       &quiet,
+		token:      cfg.AccessToken,
+		running:    new(report.Counter),
+		forged:     new(report.Limit),
 	}
 	if c.token == nil {
 		c.token = newStableToken(c).get

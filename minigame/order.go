@@ -30,7 +30,8 @@ type OrderRequest struct {
 	// see to that. If empty, a random one of 26 characters is made.
 	OutTradeNo string
 
-	// Attach comes back in the push: valid UTF-8, at most Config.MaxAttach bytes.
+	// Attach comes back in the push: valid UTF-8, at most Config.MaxAttach bytes. Give mini
+	// programs one: it is required there, and whether it may be empty is not documented.
 	Attach string
 
 	// ZoneID is a published zone of Env. Empty means Config.ZoneID. For mini games only.
@@ -90,6 +91,11 @@ func (c *Client) NewOrder(req OrderRequest) (*Order, error) {
 	}
 	if err := req.validate(cfg); err != nil {
 		return nil, fmt.Errorf("minigame: NewOrder: %w", err)
+	}
+	if cfg.MiniProgram && req.Attach == "" && cfg.Logger != nil {
+		c.warnAttach.Do(func() {
+			cfg.Logger.Warn("minigame: an order without Attach: a mini program's is required, and whether it may be empty is not documented")
+		})
 	}
 	order := &Order{OutTradeNo: req.OutTradeNo, Env: req.Env}
 	method := requestMidasPaymentGameItem

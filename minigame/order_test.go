@@ -3,6 +3,7 @@ package minigame
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,6 +95,17 @@ func TestTheDocumentedOrderToTheByte(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "short_series_coin", order.Mode)
 	require.Equal(t, `{"offerId":"123","buyQuantity":30,"env":1,"currencyType":"CNY","outTradeNo":"xxxxxxxx","attach":""}`, order.SignData)
+}
+
+func TestAnEmptyAttachIsWarnedOfOnce(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	client := newClient(t, func(cfg *Config) { cfg.MiniProgram, cfg.Logger = true, slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 2 {
+		_, err := client.NewOrder(OrderRequest{SessionKey: "k", ProductID: "p", Quantity: 1, Price: midas.Fen})
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "without Attach"))
 }
 
 func TestFreshOrderNumbers(t *testing.T) {
@@ -205,12 +217,15 @@ func TestNothingPrintedHoldsASecret(t *testing.T) {
 	req := OrderRequest{SessionKey: "s3cr3t-session", ProductID: "p", Quantity: 1, Price: midas.Fen}
 	order, err := client.NewOrder(req)
 	require.NoError(t, err)
-	for _, value := range []any{cfg, &cfg, client, *client, req, &req, order, *order, Session{SessionKey: "s3cr3t"}, Player{SessionKey: "s3cr3t"}} {
+	encrypted, err := EncryptPush("s3cr3tghijklmnopqrstuvwxyz0123456789ABCDEFG", "wx1", []byte(`{}`))
+	require.NoError(t, err)
+	push, err := client.ParsePush(t.Context(), "encrypt_type=aes&msg_signature="+PushSignature("s3cr3t-token", "", "", encrypted), []byte(`{"Encrypt":"`+encrypted+`"}`))
+	require.NoError(t, err)
+	for _, value := range []any{push, *push, cfg, &cfg, client, *client, req, &req, order, *order, Session{SessionKey: "s3cr3t"}, Player{SessionKey: "s3cr3t"}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q", "%x"} {
 			require.NotRegexp(t, secret, fmt.Sprintf(verb, value), "%T printed with %s", value, verb)
 		}
-		logged := logged(value)
-		require.NotRegexp(t, secret, logged)
+		require.NotRegexp(t, secret, logged(value))
 	}
 	for _, value := range []any{req, &req, Session{SessionKey: "s3cr3t"}, cfg.PushKeys} {
 		_, err := json.Marshal(value)
@@ -222,4 +237,5 @@ func TestNothingPrintedHoldsASecret(t *testing.T) {
 	_, err = Secret("s3cr3t").GobEncode()
 	require.Error(t, err)
 	require.Equal(t, `""`, fmt.Sprint(Secret("")))
+	require.Contains(t, logged(Secret("s3cr3t")), "[redacted]")
 }

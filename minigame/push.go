@@ -26,7 +26,7 @@ const (
 // mock push or a message this package does not know.
 type Push struct {
 	MsgType, Event string
-	Time           time.Time // CreateTime; old ones are not refused
+	Time           time.Time // CreateTime, zero where not told; old ones are not refused
 
 	// Mock says that the console's button 模拟推送 made it: random values, to be
 	// acknowledged and nothing else.
@@ -47,10 +47,10 @@ type Push struct {
 	// Body is the whole message after decryption, in JSON or XML.
 	Body []byte
 
-	note                    error // of an acknowledged push, what is odd about it
-	flat                    bool  // without the object MiniGame
-	xml, encrypted          bool  // how it came, so how it is answered
-	key                     PushKey
+	note                    error          // of an acknowledged push, what is odd about it
+	flat                    bool           // without the object MiniGame
+	xml, encrypted          bool           // how it came, so how it is answered
+	key                     func() PushKey // a func: printers show fields, not closures
 	appID, timestamp, nonce string
 }
 
@@ -104,7 +104,7 @@ func (c *Client) parsePush(rawQuery string, body []byte) (*Push, error) {
 		return nil, &midas.ParamError{Param: "body", Reason: "neither JSON nor XML of a push"}
 	}
 	p.Body, p.MsgType, p.Event, p.flat = body, outer.MsgType, outer.Event, outer.MiniGame == nil
-	p.Time = time.Unix(int64(outer.CreateTime), 0)
+	p.Time = unix(outer.CreateTime)
 	if c.config().MiniProgram {
 		return p, c.readFlat(p)
 	}
@@ -161,7 +161,7 @@ func (c *Client) decryptPush(p *Push, query url.Values, encrypted string) ([]byt
 		if err != nil {
 			return nil, unverified(err.Error())
 		}
-		p.key = key
+		p.key = func() PushKey { return key }
 		return message, nil
 	}
 	return nil, unverified("msg_signature: check Token and EncodingAESKey")

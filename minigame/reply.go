@@ -67,7 +67,8 @@ func (p *Push) ReplyAdvice(a Advice) Reply {
 		return p.marshal(answer)
 	}
 	plain := p.marshal(answer)
-	encrypted, err := EncryptPush(string(p.key.EncodingAESKey), p.appID, plain.Bytes())
+	key := p.key()
+	encrypted, err := EncryptPush(string(key.EncodingAESKey), p.appID, plain.Bytes())
 	if err != nil {
 		return p.Reply(err)
 	}
@@ -79,7 +80,7 @@ func (p *Push) ReplyAdvice(a Advice) Reply {
 		MsgSignature string
 		TimeStamp    int64
 		Nonce        string
-	}{Encrypt: encrypted, MsgSignature: PushSignature(string(p.key.Token), stampText, p.nonce, encrypted), TimeStamp: stamp, Nonce: p.nonce})
+	}{Encrypt: encrypted, MsgSignature: PushSignature(string(key.Token), stampText, p.nonce, encrypted), TimeStamp: stamp, Nonce: p.nonce})
 }
 
 // marshal writes an answer in the format of the push.

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"hash"
 	"slices"
+	"sync"
 )
 
 // The methods of the client that sell items. They are the first argument of [PaySig].
@@ -24,7 +26,7 @@ const (
 // byte for byte as it is sent. appKey is the key of the order's or call's environment,
 // as it is: unlike the older Midas, nothing is appended to it.
 func PaySig(what, signed, appKey string) string {
-	return hexMAC(appKey, what, "&", signed)
+	return appKeyMAC(appKey, what, signed)
 }
 
 // Signature returns the player's signature (用户登录态签名) of an order's signData or of a
@@ -32,7 +34,7 @@ func PaySig(what, signed, appKey string) string {
 // is the string that code2Session returned: it looks like base64 and must not be
 // decoded. A GET request signs the empty string.
 func Signature(signed, sessionKey string) string {
-	return hexMAC(sessionKey, signed)
+	return hexMAC(hmac.New(sha256.New, []byte(sessionKey)), signed)
 }
 
 // PayEventSig returns the PayEventSig of a mini game's push (minigame.md 3). event is
@@ -40,7 +42,7 @@ func Signature(signed, sessionKey string) string {
 // decoded, and nothing else done to it. appKey is the key of the Env that the payload
 // names.
 func PayEventSig(event, payload, appKey string) string {
-	return hexMAC(appKey, event, "&", payload)
+	return appKeyMAC(appKey, event, payload)
 }
 
 // PushSignature returns the signature of a push: the SHA-1, in lower-case hex, of the
@@ -57,9 +59,28 @@ func PushSignature(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func hexMAC(key string, message ...string) string {
-	mac := hmac.New(sha256.New, []byte(key))
-	for _, part := range message {
+// A keyedMAC is an HMAC under an AppKey. A process signs under one or two of these over
+// and over, and preparing the key costs more than hashing a push.
+type keyedMAC struct {
+	hash.Hash
+	appKey string
+}
+
+var macs sync.Pool // of *keyedMAC; never of session_keys, which are many and not ours to keep
+
+func appKeyMAC(appKey, what, signed string) string {
+	mac, _ := macs.Get().(*keyedMAC)
+	if mac == nil || mac.appKey != appKey {
+		mac = &keyedMAC{hmac.New(sha256.New, []byte(appKey)), appKey}
+	}
+	defer macs.Put(mac)
+	mac.Reset()
+	return hexMAC(mac, what, "&", signed)
+}
+
+// hexMAC returns the MAC of the parts, in lower-case hex.
+func hexMAC(mac hash.Hash, parts ...string) string {
+	for _, part := range parts {
 		mac.Write([]byte(part))
 	}
 	var sum [sha256.Size]byte

@@ -343,10 +343,10 @@ func (e *explanation) print(t *terminal) {
 	case e.Problem != "":
 		fmt.Fprintf(t.out, say("%s: %s.\n", "%s：%s。\n"), t.paint(red, say("REFUSED", "拒绝")), printable(e.Problem))
 	case e.Mistakes == nil && e.GaveUp:
-		fmt.Fprintf(t.out, say(`%s: the signature is another one. The message is too long for every two mistakes to be
-tried together, and none of the %d mistakes tried makes it. Try it with a shorter message,
-or compare the base string with your own.
-`, `%s：收到的是另一个签名。消息太长，没有试完所有错误的两两组合，试过的 %d 种错误都算不出它。
+		fmt.Fprintf(t.out, say(`%s: the signature is another one. The message is too long to try every
+combination of the %d mistakes known, and none of those tried makes it. Try a shorter message, or
+compare the base string with your own.
+`, `%s：收到的是另一个签名。消息太长，%d 种已知错误的组合没有试完，试过的都算不出它。
 请换一条短一些的消息再试，或把源串与你自己的对比。
 `), bad, e.Tried)
 	case e.Mistakes == nil:

@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/midas-go/midas"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -356,6 +357,51 @@ func TestWhatWasAddedOnTheWayIsToBeTakenOut(t *testing.T) {
 		_, stdout, _ := runWith(t, "", nil, "explain", "-key", documentedKey, "-sig", sig, "/pay/mt.php?"+query)
 		require.Contains(t, stdout, "left-out: ")
 		require.NotContains(t, stdout, "added-on-the-way")
+	}
+}
+
+// Of a genuine callback the path given is right, and a signature of one's own is for another.
+func TestThePathIsWrongWhereTheSignatureIsOnesOwn(t *testing.T) {
+	t.Parallel()
+	sig := midas.SignCallback("GET", "/pay/mt.php/", documentedParams(t), documentedKey)
+	const doubt = "if Midas itself sent this callback"
+	_, stdout, _ := runWith(t, "", nil, "explain", "-key", documentedKey, "-sig", sig, "/pay/mt.php?"+documentedQuery)
+	require.Contains(t, stdout, "trailing-slash: ")
+	require.NotContains(t, stdout, doubt)
+	_, stdout, _ = runWith(t, "", nil, "explain", "-key", documentedKey, "-path", "/pay/mt.php/", "/pay/mt.php?"+documentedQuery)
+	require.Contains(t, stdout, "trailing-slash: ")
+	require.Contains(t, stdout, doubt)
+}
+
+func documentedParams(t *testing.T) url.Values {
+	params, err := url.ParseQuery(documentedQuery)
+	require.NoError(t, err)
+	return params
+}
+
+func TestALongMessageIsGivenUp(t *testing.T) {
+	t.Parallel()
+	skipUnderRaceDetector(t)
+	long := "/pay/notify?billno=1&appmeta=" + strings.Repeat("a", maxMessage-100) + "&sig=AAAA"
+	_, stdout, _ := runWith(t, "", nil, "explain", "-key", "k", long)
+	require.Contains(t, stdout, "The message is too long to try every\ncombination")
+	_, stdout, _ = runWith(t, "", nil, "explain", "-lang", "zh", "-key", "k", long)
+	require.Contains(t, stdout, "消息太长")
+
+	// What is made with one mistake is found all the same.
+	m, err := parseMessage(long)
+	require.NoError(t, err)
+	right := newRecipe(m, "/pay/notify", "k")
+	for _, name := range []string{"key-without-ampersand", "order-path", "nothing-encoded", "hmac-sha256", "trailing-ampersand"} {
+		s := newSearch("en", m, right, nil, false)
+		i := slices.IndexFunc(s.mistakes, func(m mistake) bool { return m.Name == name })
+		wrong := right
+		s.mistakes[i].apply(&wrong)
+		wanted := right
+		wanted.sig = wrong.sign()
+		found := s.find(wanted)
+		require.NotEmpty(t, found, name)
+		require.Equal(t, []string{name}, namesOf(found[0]))
 	}
 }
 

@@ -61,14 +61,14 @@ func parseMiniMessage(text, body string) (*miniMessage, error) {
 			return m, nil
 		}
 		m.kind, m.body = "push", text
-		if err := m.parsePush(); err != nil || m.payload == "" {
-			return nil, nil // such as a line of a log in JSON
+		if readable := m.parsePush() == nil; readable && m.payload != "" {
+			return m, nil
 		}
-		return m, nil
+		return nil, nil // such as a line of a log in JSON
 	}
 	before, query, isURL := strings.Cut(text, "?")
-	u, err := url.Parse(before)
-	if !isURL || err != nil {
+	u, _ := url.Parse(before)
+	if !isURL || u == nil {
 		return nil, nil
 	}
 	m.path = u.Path
@@ -229,7 +229,7 @@ func explainMini(lang string, m *miniMessage, keys miniKeys) *miniExplanation {
 			e.Verified = false
 		}
 		var fields map[string]json.RawMessage
-		json.Unmarshal([]byte(m.signData), &fields) // without "mode" it is a mini program's
+		_ = json.Unmarshal([]byte(m.signData), &fields) // without "mode" it is a mini program's
 		what := clientMethods[0]
 		if fields["mode"] == nil {
 			what = clientMethods[1]

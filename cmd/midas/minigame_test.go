@@ -181,7 +181,9 @@ func TestEachMistakeOfAMiniGameIsDocumented(t *testing.T) {
 		require.NoError(t, err)
 		for _, c := range cases {
 			for _, name := range c.Want {
-				require.True(t, strings.Contains(string(text), "`"+name+"`"), "%s does not name %s", page, name)
+				if !strings.Contains(string(text), "`"+name+"`") {
+					t.Errorf("%s does not name %s", page, name)
+				}
 			}
 		}
 	}

@@ -127,8 +127,10 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 	}
 	pathCure := say("YSDK signs /v3/r/mpay/…, the older gateways (MSDK) sign /mpay/…, whatever the path of the URL", "YSDK 的签名路径是 /v3/r/mpay/…，老网关（MSDK）是 /mpay/…，与 URL 的路径无关")
 	if m.callback {
-		pathCure = say("sign for the path of the delivery URL as registered at Tencent, byte for byte; if Midas itself sent this callback, the path named here is the registered one: configure that",
-			"用腾讯后台配置的发货 URL 的路径签名，一个字节都不差；如果这个回调确是米大师发来的，这里指出的就是后台配置的路径，请照此配置")
+		pathCure = say("sign for the path of the delivery URL as registered at Tencent, byte for byte", "用腾讯后台配置的发货 URL 的路径签名，一个字节都不差")
+		if !own {
+			pathCure += say("; if Midas itself sent this callback, the path named here is the registered one: configure that", "；如果这个回调确是米大师发来的，这里指出的就是后台配置的路径，请照此配置")
+		}
 		path("order-path", say("it is signed for the path of the order, not of the delivery URL", "签名用了下单的路径，而不是发货 URL 的路径"),
 			say("sign for the path of the delivery URL as registered at Tencent", "用腾讯后台配置的发货 URL 的路径签名"), ysdkPrefix+orderPath)
 		path("order-path-msdk", say("it is signed for the path of the older gateways' order, not of the delivery URL", "签名用了老网关下单的路径，而不是发货 URL 的路径"),
@@ -255,9 +257,9 @@ func newSearch(lang string, m *message, right recipe, otherKeys []string, own bo
 	}
 	add("empty-dropped", say("parameters with an empty value are left out", "空值参数没有参与签名"), say("sign empty values too if they are sent: name=", "发出的空值也要签名：name="),
 		func(r *recipe) { r.without(func(p param) bool { return p.Value == "" }) }).If = say("your own code skips empty values", "你自己的代码跳过空值")
-	fixed := []names{callbackNames.and(requestNames)}
+	fixed := []nameSet{callbackNames.and(requestNames)}
 	if m.callback {
-		fixed = append(fixed, callbackNames, oldCallbackNames, oldCallbackNames.and(names{"appmeta": true, "clientver": true}))
+		fixed = append(fixed, callbackNames, oldCallbackNames, oldCallbackNames.and(nameSet{"appmeta": true, "clientver": true}))
 	} else {
 		fixed = append(fixed, requestNames, oldRequestNames)
 	}
@@ -403,21 +405,22 @@ func quoted(names []string) []string {
 	return quoted
 }
 
-type names map[string]bool
+// A nameSet is a set of parameter names.
+type nameSet map[string]bool
 
-func (n names) has(name string) bool { return n[name] }
+func (n nameSet) has(name string) bool { return n[name] }
 
-func (n names) sorted() []string { return slices.Sorted(maps.Keys(n)) }
+func (n nameSet) sorted() []string { return slices.Sorted(maps.Keys(n)) }
 
-func (n names) and(others names) names {
+func (n nameSet) and(others nameSet) nameSet {
 	both := maps.Clone(n)
 	maps.Copy(both, others)
 	return both
 }
 
 // listed returns names that are separated by blanks.
-func listed(text string) names {
-	n := names{}
+func listed(text string) nameSet {
+	n := nameSet{}
 	for name := range strings.FieldsSeq(text) {
 		n[name] = true
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // maxWork bounds a search, in bytes: those signed, and for each parameter what it costs to
-// copy and sort it. The longest input is given up for less than half a second then, and an
-// ordinary message is not a tenth of it.
+// copy and sort it. The longest input takes less than half a second then, and an ordinary
+// message a quarter of that.
 const maxWork = 40 << 20
 
 const workPerParam = 64
@@ -83,7 +83,7 @@ func (s *search) find(right recipe) []finding {
 	}
 	s.limit = maxWork
 
-	// Every two. The second may undo the first, but never the other way round: see mistakesFor.
+	// Every two, in the sequence that newSearch gives them.
 	for i, first := range classes {
 		for _, second := range classes[i+1:] {
 			if first[0].rare && second[0].rare {
@@ -121,7 +121,7 @@ func fewest(found []finding) int {
 }
 
 // maxFindings is how many explanations are shown.
-const maxFindings = 12
+const maxFindings = 48
 
 // simplest returns the findings of the fewest mistakes, each once.
 func simplest(found []finding) (simple []finding) {

@@ -11,7 +11,7 @@ import (
 
 // BagItem is a row of what players own.
 type BagItem struct {
-	ID       int64
+	ID       int64  `xorm:"'id' pk autoincr"`
 	OpenID   string `gorm:"column:openid" xorm:"'openid'"`
 	BillNo   string `gorm:"column:billno" xorm:"'billno'"`
 	Item     string

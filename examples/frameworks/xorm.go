@@ -46,7 +46,7 @@ func (c onTx) ExecContext(ctx context.Context, query string, args []driver.Named
 }
 
 func (c onTx) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	rows, err := c.Tx.QueryContext(ctx, query, values(args)...)
+	rows, err := c.Tx.QueryContext(ctx, query, values(args)...) //nolint:rowserrcheck // Next returns it
 	if err != nil {
 		return nil, err
 	}

@@ -148,8 +148,8 @@ func readBill(ctx context.Context, r io.Reader, columns, encoding, unit string) 
 		return nil, nil, fmt.Errorf("-unit %q: want yuan or fen", unit)
 	}
 	buffered := bufio.NewReader(r)
-	if first, _, err := buffered.ReadRune(); err == nil && first != '\ufeff' { // a byte order mark
-		buffered.UnreadRune()
+	if first, _ := buffered.Peek(3); string(first) == "\ufeff" { // a byte order mark
+		_, _ = buffered.Discard(3)
 	}
 	lines := csv.NewReader(buffered)
 	lines.FieldsPerRecord, lines.LazyQuotes, lines.ReuseRecord = -1, true, true
@@ -176,7 +176,7 @@ func readBill(ctx context.Context, r io.Reader, columns, encoding, unit string) 
 	}
 	for ctx.Err() == nil {
 		cells, err := lines.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return bill, wrong, nil
 		}
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -206,6 +207,22 @@ func (s *shop) migrate(ctx context.Context) error {
 	}
 	s.migrated.Store(true)
 	return nil
+}
+
+// createTables creates the tables, or goes on trying in the background: where the database is
+// away, callbacks are answered ret 1 until it is back. Call what it returns before the
+// database is closed.
+func (s *shop) createTables(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var later sync.WaitGroup
+	if err := s.migrate(ctx); err != nil {
+		s.log.Error("no tables yet", "error", err.Error())
+		later.Go(func() { s.migrateLater(ctx) })
+	}
+	return func() {
+		cancel()
+		later.Wait()
+	}
 }
 
 // migrateLater tries again until the tables are there or ctx ends.

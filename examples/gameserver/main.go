@@ -25,7 +25,6 @@ import (
 	"os/signal"
 	"path"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -208,16 +207,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); {
-	case errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errDiffers):
 		os.Exit(1)
 	case errors.Is(err, errUsage):
 		os.Exit(2)
-	case isCommand(os.Args[1:]):
+	default:
 		fmt.Fprintln(os.Stderr, "gameserver:", err)
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "gameserver:", err)
+		if isCommand(os.Args[1:]) {
+			os.Exit(2) // 1 is what reconcile found
+		}
 		os.Exit(1)
 	}
 }
@@ -246,6 +245,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
+	shop := &shop{store: store, db: db, log: log}
+	defer shop.createTables(ctx)()
+
 	listener, err := net.Listen("tcp", c.listen)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
@@ -263,18 +265,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	shop := &shop{client: client, store: store, db: db, log: log}
+	shop.client = client
 	shop.register(mux, c.callbackPath, c.dryRun)
-
-	// Where the database is away, callbacks are answered ret 1 until it is back.
-	migrating, stopMigrating := context.WithCancel(ctx)
-	var migration sync.WaitGroup
-	defer migration.Wait()
-	defer stopMigrating()
-	if err := shop.migrate(migrating); err != nil {
-		log.Error("no tables yet", "error", err.Error())
-		migration.Go(func() { shop.migrateLater(migrating) })
-	}
 
 	server := &http.Server{
 		Handler:           http.MaxBytesHandler(mux, maxBody),

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -117,26 +118,37 @@ func payments(flags *flag.FlagSet) action {
 		}
 		unpaid := newTable(out, "ORDERED", "OPENID", "ZONE", "ITEMS", "TOKEN", "METADATA")
 		n = 0
-		for o, err := range s.store.Orders(ctx, q) {
+		for o, err := range unpaidOrders(ctx, s.store, q) {
 			if err != nil {
 				return err
 			}
-			paid := false
-			for _, err := range s.store.Payments(ctx, midassql.Query{Token: o.Token}) {
-				if err != nil {
-					return err
-				}
-				paid = true
-				break
-			}
-			if !paid {
-				unpaid.row(clock(o.Saved), o.OpenID, o.ZoneID, midas.FormatItems(o.Items), o.Token, o.Metadata)
-				n++
-			}
+			unpaid.row(clock(o.Saved), o.OpenID, o.ZoneID, midas.FormatItems(o.Items), o.Token, o.Metadata)
+			n++
 		}
 		unpaid.flush()
 		fmt.Fprintf(out, "%d orders without a payment\n", n)
 		return nil
+	}
+}
+
+// unpaidOrders iterates over the orders that q asks for and no payment belongs to.
+func unpaidOrders(ctx context.Context, store *midassql.Store, q midassql.Query) iter.Seq2[midassql.StoredOrder, error] {
+	if q == (midassql.Query{From: q.From, To: q.To}) {
+		return store.UnpaidOrders(ctx, q.From, q.To)
+	}
+	return func(yield func(midassql.StoredOrder, error) bool) {
+		for o, err := range store.Orders(ctx, q) { // a player's: they are few
+			paid := false
+			if err == nil {
+				for _, err = range store.Payments(ctx, midassql.Query{Token: o.Token}) {
+					paid = err == nil
+					break
+				}
+			}
+			if !paid && !yield(o, err) {
+				return
+			}
+		}
 	}
 }
 

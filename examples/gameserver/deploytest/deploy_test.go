@@ -54,7 +54,7 @@ func readManifests(t *testing.T) *manifests {
 		"v1 ConfigMap": &m.config, "apps/v1 Deployment": &m.deployment, "policy/v1 PodDisruptionBudget": &m.budget,
 		"v1 Service": &m.service, "networking.k8s.io/v1 Ingress": &m.ingress,
 	}
-	for _, document := range strings.Split(string(text), "\n---\n") {
+	for document := range strings.SplitSeq(string(text), "\n---\n") {
 		var kind struct{ APIVersion, Kind string }
 		require.NoError(t, yaml.Unmarshal([]byte(document), &kind))
 		name := kind.APIVersion + " " + kind.Kind
