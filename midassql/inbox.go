@@ -202,30 +202,54 @@ func (b *Inbox) Done(ctx context.Context, openID, billNo string) error {
 }
 
 func (b *Inbox) done(ctx context.Context, id paymentID) error {
-	generation, err := b.generationOf(ctx, id)
+	results, err := b.doneAll(ctx, []paymentID{id})
 	if err != nil {
 		return err
 	}
-	return b.store.inTx(ctx, func(tx *sql.Tx) error {
-		done, err := changed(ctx, tx, b.store.sql.donePayment, id.openID, id.billNo, generation)
-		if err != nil {
-			return err
+	return results[0]
+}
+
+// doneAll is Done for several payments in one transaction. A result is what one of them is
+// refused for.
+func (b *Inbox) doneAll(ctx context.Context, ids []paymentID) (results []error, err error) {
+	generations := make([]int64, len(ids))
+	for i, id := range ids {
+		if generations[i], err = b.generationOf(ctx, id); err != nil {
+			return nil, err
 		}
-		if done {
-			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, id.openID, id.billNo)
-			return err
+	}
+	results = make([]error, len(ids))
+	return results, b.store.inTx(ctx, func(tx *sql.Tx) error {
+		for i, id := range ids {
+			if results[i], err = b.doneOne(ctx, tx, id, generations[i]); err != nil {
+				return err
+			}
 		}
-		p, err := b.store.state(ctx, tx, id)
-		switch {
-		case err != nil:
-			return err
-		case p.state == stateCancelled:
-			return fmt.Errorf("%w: %s", ErrCancelled, p.note)
-		case p.generation > generation:
-			return ErrRestored
-		}
-		return nil // done before
+		return nil
 	})
+}
+
+func (b *Inbox) doneOne(ctx context.Context, tx *sql.Tx, id paymentID, generation int64) (result, err error) {
+	done, err := changed(ctx, tx, b.store.sql.donePayment, id.openID, id.billNo, generation)
+	if err != nil {
+		return nil, err
+	}
+	if done {
+		_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, id.openID, id.billNo)
+		return nil, err
+	}
+	p, err := b.store.state(ctx, tx, id)
+	switch {
+	case errors.Is(err, ErrNoPayment):
+		return err, nil
+	case err != nil:
+		return nil, err
+	case p.state == stateCancelled:
+		return fmt.Errorf("%w: %s", ErrCancelled, p.note), nil
+	case p.generation > generation:
+		return ErrRestored, nil
+	}
+	return nil, nil // done before
 }
 
 // generationOf returns which generation's payment a Done of this Inbox is about.
