@@ -44,7 +44,7 @@ func TestEachPaymentIsSavedOnce(t *testing.T) {
 					t.Errorf("the record has no id of %v", p)
 				}
 			}
-			require.Len(t, s.bought, len(c.paid), "somebody has what nobody paid for")
+			require.Equal(t, len(c.paid), len(s.bought), "what was paid for, and what is in the records")
 			require.Equal(t, c.owed(), s.items)
 			t.Logf("%s; each is in one saved record, once", c)
 		})
