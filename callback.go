@@ -16,7 +16,7 @@ import (
 // Limits of a callback.
 const (
 	maxQueryBytes = 16 << 10
-	maxBillNo     = 64           // characters, protocol.md 5
+	maxBillNo     = 64           // characters; protocol.md 5, delivery callback
 	maxUnixTime   = 253402300799 // the last second of 9999, beyond which time.Time has no JSON
 )
 
@@ -89,8 +89,8 @@ var (
 	errNoDeliveryPath = &ConfigError{"DeliveryPath", "empty: set it to the path of the delivery URL as registered at Tencent"}
 )
 
-// parse is ParseDeliveryQuery, but of a verified callback with an error it returns
-// what could be read: that player has paid, and somebody has to find the payment.
+// parse is ParseDeliveryQuery, except that for a verified callback with an error it also
+// returns what could be read: that player has paid, and somebody has to find the payment.
 func (c *Client) parse(rawQuery string) (*Delivery, error) {
 	if c.cfg.DeliveryPath == "" {
 		return nil, errNoDeliveryPath
@@ -337,9 +337,9 @@ type Reply struct {
 //	*ParamError, ErrSignature    4  bad_parameter:amt (known names only)
 //	anything else                1  system_busy
 //
-// Errors of an order or an amount are anything else: an [*Error], and a
-// [*ParamError] that has a Field, wherever in err they are. They say nothing about
-// the callback, and the player has paid.
+// Errors of an order or an amount are anything else: what [Client.CreateOrder]
+// returned, and a [*ParamError] that has a Field, wherever in err they are. They say
+// nothing about the callback, and the player has paid.
 func ReplyTo(err error) Reply {
 	var param *ParamError
 	switch {
@@ -373,7 +373,7 @@ func (r Reply) Bytes() []byte {
 	return []byte(`{"ret":` + strconv.Itoa(r.ret) + `,"msg":"` + r.msg + `"}`)
 }
 
-// callbackNames are the parameters of protocol.md 5. Only these are repeated in
+// callbackNames are the parameters of protocol.md 5, delivery callback. Only these are repeated in
 // answers and errors; any other name is text from the caller.
 var callbackNames = []string{
 	"openid", "appid", "zoneid", "token", "billno", "payitem", "amt", "payamt_coins", "pubacct_payamt_coins",
@@ -381,7 +381,7 @@ var callbackNames = []string{
 	"cftid", "discountid", "giftcoins", "cee_extend", "sig",
 }
 
-// knownName returns name if it is in protocol.md 5, else "query".
+// knownName returns name if it is one of callbackNames, else "query".
 func knownName(name string) string {
 	if slices.Contains(callbackNames, name) {
 		return name

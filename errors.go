@@ -144,10 +144,18 @@ func (e *ParamError) Error() string {
 // amount, which says nothing about a callback.
 func aboutOrder(err error) bool {
 	switch e := err.(type) { //nolint:errorlint // this walks the tree itself: errors.As stops at the first match
-	case *Error:
+	case *Error, *ResponseError, *fault:
 		return true
 	case *ParamError:
 		return e != nil && e.Field != ""
+	case interface{ As(any) bool }: // it may have that instead of an Unwrap
+		var refused *Error
+		var param *ParamError
+		if e.As(&refused) || e.As(&param) && aboutOrder(param) {
+			return true
+		}
+	}
+	switch e := err.(type) { //nolint:errorlint // as above
 	case interface{ Unwrap() error }:
 		return aboutOrder(e.Unwrap())
 	case interface{ Unwrap() []error }:

@@ -324,6 +324,71 @@ func TestRunningDeliverFuncsAreBounded(t *testing.T) {
 	})
 }
 
+// A payment that failed and whose caller hung up may be granted when it is called back, again
+// without Midas knowing: that one must be reconciled, whatever still waits to be logged.
+func TestARepeatThatMustBeReconciledIsNotTakenForTheFirst(t *testing.T) {
+	t.Parallel()
+	var got events
+	release := make(chan struct{})
+	c := callbackClient(t, func(cfg *midas.Config) {
+		cfg.OnCallback = func(e midas.CallbackEvent) { <-release; got.add(e) }
+	})
+	result := errors.New("database is down")
+	h := c.DeliveryHandler(func(context.Context, *midas.Delivery) error { return result })
+	hungUp, cancel := context.WithCancel(t.Context())
+	cancel()
+	callBack := func() {
+		r := httptest.NewRequest("GET", "/pay/notify?"+signed(nil), nil)
+		h.ServeHTTP(httptest.NewRecorder(), r.WithContext(hungUp))
+	}
+	serve(h, "GET", "forged=1") // keeps the hook busy
+	callBack()
+	result = nil
+	callBack()
+	close(release)
+	require.NoError(t, c.Wait(t.Context()))
+	require.Len(t, got.all, 3)
+	require.True(t, got.all[2].Reconcile())
+}
+
+// Anybody can send a callback that does not verify, with a path of a megabyte.
+func TestAnUnverifiedEventIsSmall(t *testing.T) {
+	t.Parallel()
+	var got events
+	c := callbackClient(t, func(cfg *midas.Config) { cfg.OnCallback = got.add })
+	r := httptest.NewRequest("GET", "/"+strings.Repeat("p", 1<<20), nil)
+	r.RemoteAddr = strings.Repeat("r", 1<<20) // middleware may have taken it from a header
+	c.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }).ServeHTTP(httptest.NewRecorder(), r)
+	require.NoError(t, c.Wait(t.Context()))
+	require.LessOrEqual(t, len(got.all[0].Path), 110)
+	require.LessOrEqual(t, len(got.all[0].Remote), 110)
+}
+
+// Middleware that logs requests may read the body before the handler does.
+func TestABodyThatMiddlewareReadDoesNotEndTheContext(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	h := callbackClient(t).DeliveryHandler(func(ctx context.Context, _ *midas.Delivery) error {
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+		ended <- ctx.Err()
+		return nil
+	})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	r, err := http.NewRequest("GET", srv.URL+"/pay/notify?"+signed(nil), strings.NewReader("{}"))
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.NoError(t, <-ended)
+}
+
 // A caller that closes its connection as soon as it has the answer has not hung up.
 func TestHangingUpAfterTheAnswerIsInOrder(t *testing.T) {
 	t.Parallel()

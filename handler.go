@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// maxShown is how much is kept of what anybody can send, in bytes.
+const maxShown = 100
+
 // midasPatience is how long Midas waits for the answer to a callback; then it
 // reports "system busy" and may cancel the charge (protocol.md 1, the whole flow).
 const midasPatience = 2 * time.Second
@@ -26,9 +29,9 @@ const midasPatience = 2 * time.Second
 // The DeliverFunc may keep and modify d.
 //
 // What it returns decides the answer, as [ReplyTo] says. nil is the only way to answer
-// OK. [ErrTokenExpired], [ErrTokenNotFound] and a [*ParamError] of its own, without a
-// Field, are the only ways to answer 2, 3 and 4, which Midas takes as final. Any other
-// error, a panic included, is ret 1.
+// OK. 2, 3 and 4, which Midas takes as final, are answered only for [ErrTokenExpired],
+// for [ErrTokenNotFound], and for a [*ParamError] without a Field or [ErrSignature]. Any
+// other error, a panic included, is ret 1.
 type DeliverFunc func(ctx context.Context, d *Delivery) error
 
 // An Outcome says what became of a callback.
@@ -49,7 +52,7 @@ const (
 
 // A CallbackEvent says what became of one callback. Each answer makes one event; a
 // DeliverFunc that returns after its callback was answered makes another one, which
-// is Late. It holds no secret.
+// is Late. It holds no secret, unless the DeliverFunc's own error does.
 type CallbackEvent struct {
 	Outcome  Outcome
 	Late     bool          // the DeliverFunc returned after ret 1 had been answered
@@ -61,10 +64,13 @@ type CallbackEvent struct {
 	// one.
 	OpenID, BillNo, Token string
 
-	Path, Remote string // as the handler saw them, for an unverified callback
+	// Path and Remote are those of an unverified callback as the handler saw them, cut
+	// after 100 bytes.
+	Path, Remote string
 
-	// Missed is how many events before this one were dropped because OnCallback took
-	// too long: more than a thousand were waiting.
+	// Missed is how many events before this one were dropped because OnCallback took too
+	// long: a thousand were waiting, or one like it was. An event that has to be reconciled
+	// is dropped only where the same one of the same payment is waiting.
 	Missed int
 
 	stack string // of a panic
@@ -93,7 +99,7 @@ func (e CallbackEvent) LogValue() slog.Value {
 	if e.Err != nil {
 		add("error", e.Err.Error())
 	}
-	add("path", clip(e.Path, 100))
+	add("path", e.Path)
 	add("remote", e.Remote)
 	add("stack", e.stack)
 	if e.Missed > 0 {
@@ -156,9 +162,12 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		if r.ContentLength != 0 { // net/http would wait for the body, before the answer and after it
+		if r.ContentLength != 0 {
+			// net/http would wait for the body: before the answer unless the connection is
+			// closed, and after it unless its time is up. A deadline that passes earlier would
+			// end the request's context where middleware has read the body.
 			w.Header().Set("Connection", "close")
-			_ = http.NewResponseController(w).SetReadDeadline(start) // what cannot do that waits for its server's own limit
+			defer func() { _ = http.NewResponseController(w).SetReadDeadline(start) }() // not every server can
 		}
 		if r.Method != http.MethodGet { // the signature covers the method
 			w.Header().Set("Allow", http.MethodGet)
@@ -167,7 +176,8 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			c.report(r.Context(), unverified(r, errNotGet), start)
 			return
 		}
-		d, err := c.parse(r.URL.RawQuery)
+		// Adaptors of other servers reuse the memory of a request that a DeliverFunc may outlive.
+		d, err := c.parse(strings.Clone(r.URL.RawQuery))
 		var (
 			e     CallbackEvent
 			reply = systemBusy
@@ -178,7 +188,7 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 		case err != nil:
 			e, reply = about(d, Malformed, err), ReplyTo(err)
 		case !c.running.Add(c.cfg.MaxDeliveries):
-			e = about(d, Shed, c.Ready())
+			e = about(d, Shed, c.fullUp(c.cfg.MaxDeliveries))
 		default:
 			e, reply = c.run(r.Context(), deliver, d, start)
 		}
@@ -203,7 +213,9 @@ func unverified(r *http.Request, err error) CallbackEvent {
 	if _, received, _ := strings.Cut(r.RequestURI, "?"); r.RequestURI != "" && received != r.URL.RawQuery {
 		err = fmt.Errorf("%w; something rewrote the query on its way to this handler: mount it before that middleware", err)
 	}
-	return CallbackEvent{Outcome: Unverified, Ret: -1, Err: err, Path: r.URL.Path, Remote: r.RemoteAddr}
+	// Cloned, since events may wait and would keep the whole request line.
+	path, remote := strings.Clone(clip(r.URL.Path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
+	return CallbackEvent{Outcome: Unverified, Ret: -1, Err: err, Path: path, Remote: remote}
 }
 
 // send sends an answer at once. A ResponseWriter that panics is one that did not send it.
@@ -273,8 +285,9 @@ func (c *Client) run(ctx context.Context, deliver DeliverFunc, d *Delivery, star
 }
 
 // call calls deliver and sets what became of it. Only a nil that deliver returns
-// becomes ret 0: a panic, also one of its error's text, is ret 1, and panic(nil)
-// leaves e and reply as they are.
+// becomes ret 0. A panic is ret 1, and so is one in the Error method of what it
+// returned. Goexit, and panic(nil) under GODEBUG=panicnil=1, leave e and reply as they
+// are.
 func call(ctx context.Context, deliver DeliverFunc, d *Delivery, e *CallbackEvent, reply *Reply) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -284,7 +297,7 @@ func call(ctx context.Context, deliver DeliverFunc, d *Delivery, e *CallbackEven
 	}()
 	err := deliver(ctx, d)
 	if err != nil {
-		_ = err.Error()
+		_ = err.Error() // panics here if it ever does, and not where the event is logged
 	}
 	answer := ReplyTo(err)
 	outcome := Declined
@@ -305,7 +318,7 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 	e.Duration = time.Since(start)
 	key := "" // of what must not be dropped: a verified payment that Midas does not know to be delivered
 	if e.BillNo != "" && (e.Outcome != Delivered || e.Late) {
-		key = PaymentID(e.OpenID, e.BillNo) + string(e.Outcome) + strconv.FormatBool(e.Late)
+		key = fmt.Sprintf("%s %s %d %t", PaymentID(e.OpenID, e.BillNo), e.Outcome, e.Ret, e.Late)
 	}
 	if c.hook != nil {
 		c.hook.Add(key, func(missed int) {
@@ -334,12 +347,16 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 
 // Ready returns nil, or an error while Config.MaxDeliveries DeliverFuncs are running,
 // which means that new callbacks are answered ret 1. For a readiness check:
-// DeliverFuncs that ignore their context never make room, so somebody has to hear of it.
+// DeliverFuncs that ignore their context may never make room, and somebody must hear of it.
 func (c *Client) Ready() error {
 	if n := c.running.Count(); n >= c.cfg.MaxDeliveries {
-		return fmt.Errorf("midas: %d DeliverFuncs are running, at most %d may: does one ignore its context?", n, c.cfg.MaxDeliveries)
+		return c.fullUp(n)
 	}
 	return nil
+}
+
+func (c *Client) fullUp(running int) error {
+	return fmt.Errorf("midas: %d DeliverFuncs are running, at most %d may: does one ignore its context?", running, c.cfg.MaxDeliveries)
 }
 
 // Wait returns once every DeliverFunc that is running has returned, including those

@@ -23,10 +23,10 @@ import (
 const buyGoods = "/mpay/buy_goods_m"
 
 // TokenLifetime is how long a player can pay for an order. Tencent's texts disagree
-// (5 or 15 minutes, protocol.md 1); the shorter one is assumed.
+// (5 or 15 minutes; protocol.md 1, the whole flow); the shorter one is assumed.
 const TokenLifetime = 5 * time.Minute
 
-// Limits of protocol.md 3.
+// Limits of protocol.md 3, parameters.
 const (
 	maxGuestOpenID = 32            // characters
 	maxPF          = 150           // bytes
@@ -79,12 +79,12 @@ type OrderRequest struct {
 	MaxQuantity int
 
 	// Extra holds parameters that this struct does not know, one value each, signed like
-	// all others. Names of protocol.md 3 are refused, and values over 1024 bytes.
+	// all others. Names of protocol.md 3, parameters, and values over 1024 bytes are refused.
 	Extra url.Values
 }
 
 // Order is an order that Midas accepted. Store it before the app gets it: the delivery
-// may arrive at once. Its JSON goes to the app as it is.
+// may arrive at once. Its JSON can be sent to the app as is.
 type Order struct {
 	Token     string    `json:"token"`            // comes back as Delivery.Token
 	URLParams string    `json:"url_params"`       // for the client SDK, byte for byte as received
@@ -92,7 +92,7 @@ type Order struct {
 	Expires   time.Time `json:"expires"`          // TokenLifetime after the order was sent, by Config.Now
 }
 
-// CreateOrder places an order (下单, protocol.md 3 and 4) and returns its token.
+// CreateOrder places an order (下单, protocol.md 3, parameters, and 4, answer) and returns its token.
 //
 // It is sent again after network faults, 5xx and 429 (see Config.MaxRetries), which is
 // safe: an order moves no money. One try takes as long as Config.HTTPClient allows,
@@ -132,7 +132,7 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 	}, nil
 }
 
-// orderParams is the table of protocol.md 3, without ts and sig, which each try makes
+// orderParams is the table of protocol.md 3, parameters, without ts and sig, which each try makes
 // anew, and without amt, which is best left out.
 type orderParams struct {
 	OpenID      text     `url:"openid"`
@@ -163,8 +163,8 @@ func (t text) EncodeValues(name string, values *url.Values) error {
 	return nil
 }
 
-// orderParamNames are the names of protocol.md 3: the library decides about them, Extra
-// does not.
+// orderParamNames are the names of protocol.md 3, parameters: the library sets these, and
+// Extra may not.
 var orderParamNames = map[string]bool{
 	"openid": true, "openkey": true, "pay_token": true, "appid": true, "ts": true, "pf": true, "pfkey": true,
 	"zoneid": true, "payitem": true, "goodsmeta": true, "goodsurl": true, "amt": true, "appmode": true,
@@ -214,7 +214,7 @@ func (c *Client) orderValues(req OrderRequest) (url.Values, error) {
 	return params, nil
 }
 
-// validate returns a *ParamError for each limit of protocol.md 3 that r does not meet,
+// validate returns a *ParamError for each limit of protocol.md 3, parameters, that r does not meet,
 // joined.
 func (r *OrderRequest) validate(g Gateway) error {
 	var errs []error

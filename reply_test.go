@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/midas-go/midas"
@@ -48,6 +49,11 @@ func TestAnErrorOfAnOrderOrAnAmountIsNeverFinal(t *testing.T) {
 	_, ofYuan := midas.ParseYuan("six")
 	_, ofQPoints := midas.ParseQPoints("0.01")
 	_, ofItems := midas.ParseItems("sword")
+	failing := newClient(t, midas.Config{
+		AppID: testAppID, AppKey: testAppKey, MaxRetries: -1,
+		HTTPClient: &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, midas.ErrTokenNotFound })},
+	})
+	_, ofFault := failing.CreateOrder(t.Context(), goldenOrder())
 	_, ofCallback := callbackClient(t).ParseDeliveryQuery(signed(map[string]string{"amt": "x"}))
 	require.Equal(t, 4, midas.ReplyTo(ofCallback).Ret(), "a callback's own")
 
@@ -55,6 +61,10 @@ func TestAnErrorOfAnOrderOrAnAmountIsNeverFinal(t *testing.T) {
 		"CreateOrder": ofOrder, "ParseYuan": ofYuan, "ParseQPoints": ofQPoints, "ParseItems": ofItems,
 		"a refusal": &midas.Error{Ret: 1018}, "a refused signature": &midas.Error{Ret: 1001, Msg: "sig error"},
 		"a literal with a Field": &midas.ParamError{Param: "payitem", Field: "Items"},
+		"an unusable answer":     &midas.ResponseError{StatusCode: 502},
+		"a network fault":        ofFault,
+		"As() only":              hidden{&midas.ParamError{Param: "payitem", Field: "Items"}},
+		"Is() and As() only":     hidden{&midas.Error{Ret: 1001, Msg: "sig error"}},
 	} {
 		for where, tree := range map[string]error{
 			"alone":                         err,
@@ -90,3 +100,10 @@ func (asParamError) As(target any) bool {
 	}
 	return ok
 }
+
+// hidden is an error that matches what it holds without an Unwrap.
+type hidden struct{ err error }
+
+func (h hidden) Error() string        { return "hidden" }
+func (h hidden) Is(target error) bool { return errors.Is(h.err, target) }
+func (h hidden) As(target any) bool   { return errors.As(h.err, target) }

@@ -65,7 +65,7 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 	for ctx.Err() == nil {
 		if now := b.store.opts.Now(); named.IsZero() || now.Sub(named) >= zonesEvery {
 			if err := b.nameZones(ctx); err != nil {
-				b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: Work cannot name its zones", slog.Any("error", err))
+				b.store.log(ctx, "midassql: Work cannot name its zones", slog.Any("error", err))
 			}
 			named = now
 		}
@@ -78,7 +78,7 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 			began := time.Now()
 			claims, n, err := b.claim(ctx, free, b.due)
 			if err != nil {
-				b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: Work cannot claim payments; it goes on trying", slog.Any("error", err))
+				b.store.log(ctx, "midassql: Work cannot claim payments; it goes on trying", slog.Any("error", err))
 			}
 			more = n == free
 			free -= len(claims)
@@ -165,7 +165,7 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 		err = b.failed(finish, c, result)
 	}
 	if err != nil {
-		b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: what became of a payment could not be stored; unless it is done or cancelled, it is handed out again when its lease ends",
+		b.store.log(ctx, "midassql: what became of a payment could not be stored; unless it is done or cancelled, it is handed out again when its lease ends",
 			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Any("result", result), slog.Any("error", err))
 	}
 }
@@ -485,7 +485,7 @@ func (b *Inbox) failed(ctx context.Context, c *claim, cause error) error {
 	}
 	if c.stuck == 1 || time.Duration(c.now-c.failing)*time.Millisecond >= stuckAfter {
 		c.stuck, wait = 1, stuckRetry
-		b.store.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: a payment is stuck: the player has paid and not received",
+		b.store.log(ctx, "midassql: a payment is stuck: the player has paid and not received",
 			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Int("attempts", c.attempts), slog.Any("error", cause))
 	}
 	c.lastError = clip(fmt.Sprint(cause))

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -49,7 +50,7 @@ var (
 // zones.
 type InboxOptions struct {
 	// Zones are the zones whose payments Work and Waiting hand out. A payment belongs to a
-	// name if its zoneid is that name, or begins with it and "_" (zone_role, protocol.md 3);
+	// name if its zoneid is that name, or begins with it and "_" (zone_role, protocol.md 3, parameters);
 	// among all names that any worker on this database has ever had, the longest one that
 	// fits wins. After a merge of zones (合服) name them all. nil: every zone; empty and
 	// not nil is refused.
@@ -69,8 +70,8 @@ type InboxOptions struct {
 
 	// OnStored is optionally called by Deliver after a payment was stored for the first time,
 	// to wake the processes that work on it: a Redis PUBLISH, a NOTIFY; whoever receives that
-	// calls [Inbox.Wake]. It is called before OK is answered and has until ctx ends. What
-	// goes wrong in it delays the payment by no more than Poll.
+	// calls [Inbox.Wake]. It is called before OK is answered and must return when ctx ends.
+	// What goes wrong in it, a panic included, delays the payment by no more than Poll.
 	OnStored func(ctx context.Context, d *midas.Delivery)
 }
 
@@ -181,9 +182,16 @@ func (s *Store) insertWaiting(ctx context.Context, tx *sql.Tx, d *midas.Delivery
 // stored wakes who may work on d.
 func (b *Inbox) stored(ctx context.Context, d *midas.Delivery) {
 	b.store.wake()
-	if b.opts.OnStored != nil {
-		b.opts.OnStored(ctx, d)
+	if b.opts.OnStored == nil {
+		return
 	}
+	defer func() {
+		if cause := recover(); cause != nil { // the payment is on disk: it is answered OK all the same
+			b.store.log(ctx, "midassql: InboxOptions.OnStored panicked",
+				slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.String("panic", fmt.Sprint(cause)))
+		}
+	}()
+	b.opts.OnStored(ctx, d)
 }
 
 // Done says that the items of a payment are saved, with the payment's id. The payment is not

@@ -2,7 +2,7 @@
 // database.
 //
 // A verified callback can come twice, at once on two machines, or while a machine dies
-// (protocol.md 1). (openid, billno) is the payment's identity, and the only safe place to
+// (protocol.md 1, the whole flow). (openid, billno) is the payment's identity, and the only safe place to
 // remember it is the database transaction that grants the items: then both happen or
 // neither does. [Store.Once] is that transaction, as a [midas.DeliverFunc]:
 //
@@ -91,7 +91,7 @@ type Options struct {
 	TablePrefix string
 
 	// AcceptAppOrders delivers payments whose token is not stored: orders that the app
-	// itself placed (APP下单, protocol.md 1). There is nothing to compare those with, so
+	// itself placed (APP下单, protocol.md 1, the whole flow). There is nothing to compare those with, so
 	// the grant must check item id and price against the game's catalogue. An order that is
 	// stored is compared all the same. If false, an unknown token is refused with
 	// [midas.ErrTokenNotFound], or, once [Store.Purge] has deleted orders, with an error that
@@ -216,6 +216,13 @@ func (s *Store) try(ctx context.Context, level sql.IsolationLevel, do func(tx *s
 		err = fmt.Errorf("%w: %w", errOutcomeUnknown, err)
 	}
 	return class, err
+}
+
+// log logs an error. A log handler that panics must cost neither an answer nor, in a goroutine
+// of Work, the process.
+func (s *Store) log(ctx context.Context, message string, attrs ...slog.Attr) {
+	defer func() { _ = recover() }()
+	s.opts.Logger.LogAttrs(ctx, slog.LevelError, message, attrs...)
 }
 
 // changed runs a statement of tx and reports whether it changed a row.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -262,4 +263,33 @@ func TestNoDatabaseIsAnError(t *testing.T) {
 	}
 	_, err := store.Purge(t.Context(), minPurgeAge)
 	require.ErrorContains(t, err, "no database")
+}
+
+// Work is called in a goroutine of the game's, where a panic would end the process.
+func TestALogHandlerThatPanicsCostsNothing(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	store := newStore(t)
+	store.opts.Logger = slog.New(panickingHandler{slog.DiscardHandler, cancel})
+	err := store.Inbox(InboxOptions{}).Work(ctx, func(context.Context, *midas.Delivery) error { return nil })
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+type panickingHandler struct {
+	slog.Handler
+	called func()
+}
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h panickingHandler) Handle(context.Context, slog.Record) error {
+	h.called()
+	panic("log handler")
+}
+
+// The payment is on disk when OnStored is called, so it must be answered OK.
+func TestAnOnStoredThatPanicsCostsNothing(t *testing.T) {
+	t.Parallel()
+	inbox := newStore(t).Inbox(InboxOptions{OnStored: func(context.Context, *midas.Delivery) { panic("no Redis") }})
+	require.NotPanics(t, func() { inbox.stored(t.Context(), &midas.Delivery{OpenID: "o", BillNo: "b"}) })
 }

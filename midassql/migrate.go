@@ -26,10 +26,9 @@ const schemaVersion = 2
 // of 0.1 may go on too. Their payments are done, and they answer ret 1 to a callback for an order
 // that a newer server saved, so do not let both run for long.
 //
-// On PostgreSQL and MySQL this takes two connections at once, and no pooler in statement mode
-// between. If it is
-// stopped halfway, call it again. For teams that run their own migrations the same SQL is in the
-// folder schema.
+// On PostgreSQL and MySQL this takes two connections at once, and does not work through a pooler
+// in statement mode. If it is stopped halfway, call it again. For teams that run their own
+// migrations the same SQL is in the folder schema.
 func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("midassql: Migrate: %w", err)

@@ -16,8 +16,8 @@ import (
 
 // Once returns the DeliverFunc that runs grant in a transaction, exactly once for each
 // (OpenID, BillNo), however often, wherever and however concurrently it is called. A
-// payment that was granted before is nil again, and so is one that an [Inbox] has stored. Two payments for one token are both
-// granted: they are two (protocol.md 1).
+// payment that was granted before is nil again, and so is one that an [Inbox] has stored. Two
+// payments for one token are both granted: they are two (protocol.md 1, the whole flow).
 //
 // The transaction's steps are: the delivery is inserted under its unique key; the stored
 // order is looked up by token and compared; grant runs; commit. An error anywhere rolls all
@@ -28,8 +28,8 @@ import (
 //     one of them;
 //   - a [*midas.ParamError] naming openid or payitem if openid, item ids, prices or
 //     quantities are not the order's. A different quantity is right only up to the order's
-//     MaxQuantity; a lower charge is a discount and always right (protocol.md 5). Zone and
-//     metadata are stored and not compared, nor is the sequence of the items;
+//     MaxQuantity; a lower charge is a discount and always right (protocol.md 5, delivery
+//     callback). Zone and metadata are stored and not compared, nor is the sequence of the items;
 //   - grant's own error, wrapped;
 //   - any other error if the database failed or ctx ended.
 //
@@ -42,10 +42,10 @@ import (
 // grant works through tx alone, since it may run again after a rollback. It must return
 // every error of tx (on MySQL a deadlock has rolled everything back, and what follows
 // would be committed on its own), must not commit or roll back itself, and gives up when
-// ctx ends. It should be quick: ctx ends 1.5 s after the callback came. Where a grant breaks
-// these rules on MySQL or SQLite, that is noticed: it is an error, a line in Options.Logger, and the
-// payment is [Broken]. Callbacks for it are answered ret 1 until somebody has looked at what the
-// player has.
+// ctx ends. It should be quick: ctx ends 1.5 s after the callback came. On MySQL and SQLite a
+// grant that breaks these rules is caught: the result is an error, a line in Options.Logger,
+// and a payment that is [Broken]. Its callbacks are answered ret 1 until somebody has looked
+// at what the player has.
 //
 // On MySQL every table that grant writes must be InnoDB too, and there must be no CREATE,
 // ALTER, TRUNCATE or LOCK TABLES in it: each commits what was done until then, and what
@@ -74,6 +74,14 @@ const (
 	stateBroken
 )
 
+// Places of arguments of insertPayment.
+const (
+	argItems = 4
+	argMark  = 8
+	argState = 9
+	argNote  = 16
+)
+
 // An entry is how a payment comes into the ledger.
 type entry struct {
 	state           int
@@ -91,12 +99,11 @@ func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func
 	}
 	p := []any{d.OpenID, d.BillNo, d.Token, d.ZoneID, payitem, int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix(),
 		rand.Int64(), e.state, clip(d.AppID), clip(d.Metadata), clip(d.PayMethod), clip(d.Platform), d.ProvideType, clip(e.settledBy), clip(e.note)}
-	const mark, state, note = 8, 9, 16 // in p
 	ran := false
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// The insert is the first statement. It waits for a concurrent one of the same key,
 		// and SQLite would refuse a write after a read that another write has outdated. The
-		// unique key decides, never a read before the write (protocol.md 1).
+		// unique key decides, never a read before the write (protocol.md 1, the whole flow).
 		inserted, err := changed(ctx, tx, s.sql.insertPayment, p...)
 		if err != nil {
 			return err
@@ -111,15 +118,15 @@ func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func
 		if err := then(ctx, tx, d); err != nil {
 			return err
 		}
-		return s.checkMark(ctx, tx, d, p[mark])
+		return s.checkMark(ctx, tx, d, p[argMark])
 	})
 	if err != nil && ran && s.grammar.losesTx && !errors.Is(err, errOutcomeUnknown) {
 		// The rollback may have come too late, or too early.
-		if s.tookOver(ctx, d, p[mark]) {
+		if s.tookOver(ctx, d, p[argMark]) {
 			err = fmt.Errorf("%w: %w", errNotOneTransaction, err)
 		}
 		if errors.Is(err, errNotOneTransaction) {
-			p[state], p[note] = stateBroken, clip(err.Error())
+			p[argState], p[argNote] = stateBroken, clip(err.Error())
 			s.broken(ctx, d, p, err)
 			return false, err
 		}
@@ -147,16 +154,15 @@ func checkDelivery(d *midas.Delivery, e entry) (payitem string, err error) {
 	return payitem, nil
 }
 
-// repeated returns nil if the row of d is there, seen from outside the transaction whose insert
-// was ignored: so another one has committed it. It must be looked for. A trigger or a
-// foreign key under INSERT IGNORE may make the database ignore an insert too, and a payment
-// would be lost; a table whose collation ignores case would take another player's payment for
-// this one.
+// repeated returns nil if the row of d is visible outside the transaction whose insert was
+// ignored, which means that another one has committed it. An ignored insert alone proves
+// nothing: under INSERT IGNORE a trigger or a foreign key can cause one too, and in a table
+// whose collation ignores case another player's payment can.
 //
 // The row is written and not only read, because it can be seen before it is safe: InnoDB
 // shows a commit and then flushes it, and a crash in between takes the row back, after this
-// callback was answered OK. A commit of our own is flushed with all before it. So it is
-// with replicas that a commit waits for.
+// callback was answered OK. Our own commit flushes everything before it; the same holds for
+// synchronous replicas.
 func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		statement, args := s.sql.repeatPayment, []any{d.Token, d.OpenID, d.BillNo, d.Token}
@@ -212,14 +218,14 @@ func (s *Store) broken(ctx context.Context, d *midas.Delivery, p []any, cause er
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
 	defer cancel()
 	err := s.inTx(finish, func(tx *sql.Tx) error {
-		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[8])
+		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[argMark])
 		if err == nil && !there {
 			_, err = tx.ExecContext(finish, s.sql.insertPayment, p...)
 		}
 		return err
 	})
-	s.opts.Logger.LogAttrs(ctx, slog.LevelError, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, broken payments)",
-		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[4]), slog.Any("error", errors.Join(cause, err)))
+	s.log(ctx, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, broken payments)",
+		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[argItems]), slog.Any("error", errors.Join(cause, err)))
 }
 
 // compare returns an error unless d is a payment for the stored order.
@@ -266,7 +272,7 @@ func (s *Store) tokenNotFound(ctx context.Context, tx *sql.Tx) error {
 }
 
 // compareItems returns a *midas.ParamError unless paid is what was ordered. The charged
-// amount is not compared: it may be less (protocol.md 5).
+// amount is not compared: it may be less (protocol.md 5, delivery callback).
 func compareItems(paid, ordered []midas.Item, maxQuantity int) error {
 	refuse := func(format string, args ...any) error {
 		return &midas.ParamError{Param: "payitem", Reason: fmt.Sprintf(format, args...)}

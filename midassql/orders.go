@@ -14,7 +14,7 @@ import (
 )
 
 // minPurgeAge is how long an order is kept. No schedule of late callbacks is documented
-// (protocol.md 1).
+// (protocol.md 1, the whole flow).
 const minPurgeAge = 7 * 24 * time.Hour
 
 // SaveOrder stores an order that [midas.Client.CreateOrder] placed, under its token.

@@ -47,7 +47,7 @@ type Config struct {
 
 	// Strict refuses what shipped servers send and the real gateway seems to accept, although
 	// Tencent's pages ask for something else: the cookie org_loc with the other path or not
-	// percent-encoded, and a bare ";" in the query (protocol.md 4). By default such an order
+	// percent-encoded, and a bare ";" in the query (protocol.md 4, cookies). By default such an order
 	// is accepted, and OrderAttempt.Notes says what was tolerated.
 	Strict bool
 

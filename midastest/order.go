@@ -73,7 +73,7 @@ type refusal struct {
 	baseString string
 }
 
-// words are the real gateway's own (protocol.md 4).
+// words are the real gateway's own (protocol.md 4, answer).
 func words(ret int) (msg, code string) {
 	switch ret {
 	case 1001:
@@ -254,7 +254,7 @@ func (s *Server) check(r *http.Request, attempt *OrderAttempt) (midas.Login, *re
 	return login, refused
 }
 
-// checkCookies returns the login that the session cookies stand for (protocol.md 4).
+// checkCookies returns the login that the session cookies stand for (protocol.md 4, cookies).
 func (s *Server) checkCookies(r *http.Request, attempt *OrderAttempt) (midas.Login, *refusal) {
 	notLoggedIn := func(problem string) *refusal {
 		msg, code := words(1018)
@@ -297,7 +297,7 @@ func (s *Server) checkCookies(r *http.Request, attempt *OrderAttempt) (midas.Log
 	return login, nil
 }
 
-// checkParams checks the limits of protocol.md 3. They are written down a second time on
+// checkParams checks the limits of protocol.md 3, parameters. They are written down a second time on
 // purpose: a fake that shared the client's limits would share its mistakes.
 func checkParams(params url.Values, login midas.Login) *refusal {
 	openid := params.Get("openid")

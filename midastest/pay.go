@@ -32,7 +32,8 @@ type payment struct {
 }
 
 // Discount charges percent (1 to 100) of the price, rounded down to a fen but at least one.
-// Midas's channels do so; 95 and 80 were seen (protocol.md 5).
+// Midas's channels do so; 95 and 80 were seen (protocol.md 5, delivery
+// callback).
 func Discount(percent int) PayOption { return func(p *payment) { p.percent = percent } }
 
 // Quantity lets the player buy n of a single item. The real Midas allows up to max_num; here

@@ -14,7 +14,8 @@ import (
 )
 
 // Patience is how long Midas waits for the answer to a callback. After that it hangs up,
-// reports "system busy" and may cancel the charge (protocol.md 1).
+// reports "system busy" and may cancel the charge (protocol.md 1, the whole
+// flow).
 const Patience = 2 * time.Second
 
 // A Receipt tells how a callback went.
