@@ -84,7 +84,7 @@ type OrderRequest struct {
 }
 
 // Order is an order that Midas accepted. Store it before the app gets it: the delivery
-// may arrive at once. Its JSON goes to the app as it is.
+// may arrive at once. Its JSON can be sent to the app as is.
 type Order struct {
 	Token     string    `json:"token"`            // comes back as Delivery.Token
 	URLParams string    `json:"url_params"`       // for the client SDK, byte for byte as received

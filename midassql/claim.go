@@ -54,6 +54,9 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 	wake := b.store.subscribe()
 	defer b.store.unsubscribe(wake)
 	finished := make(chan struct{}, b.opts.Workers)
+	saved := make(chan savedPayment, b.opts.Workers)
+	defer close(saved)
+	go b.storeSaved(saved)
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 
@@ -82,7 +85,7 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 			for _, c := range claims {
 				go func() {
 					defer func() { finished <- struct{}{} }()
-					b.handle(ctx, work, c, began)
+					b.handle(ctx, work, c, began, saved)
 				}()
 			}
 		}
@@ -139,7 +142,7 @@ func (s *Store) wake() {
 
 // handle lets work handle a payment that was leased after began, and writes down what became
 // of it.
-func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c *claim, began time.Time) {
+func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c *claim, began time.Time, saved chan<- savedPayment) {
 	leased, cancel := context.WithDeadlineCause(ctx, began.Add(b.opts.Lease/6*5), ErrLeaseEnded)
 	defer cancel()
 	result := protected(leased, work, c.delivery)
@@ -149,7 +152,9 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 	var err error
 	switch {
 	case result == nil:
-		err = b.done(finish, c.id)
+		stored := make(chan error, 1)
+		saved <- savedPayment{c.id, stored}
+		err = <-stored
 	case errors.Is(result, ErrAccepted):
 		err = b.accept(finish, c)
 	case errors.Is(result, ErrNotNow):
@@ -162,6 +167,37 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 	if err != nil {
 		b.store.log(ctx, "midassql: what became of a payment could not be stored; unless it is done or cancelled, it is handed out again when its lease ends",
 			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Any("result", result), slog.Any("error", err))
+	}
+}
+
+// A savedPayment is one that work has saved, and that waits for its Done.
+type savedPayment struct {
+	id     paymentID
+	stored chan<- error
+}
+
+// storeSaved calls Done for what work has saved: in one transaction for all that came while the
+// one before was committed.
+func (b *Inbox) storeSaved(saved <-chan savedPayment) {
+	for first := range saved {
+		batch := []savedPayment{first}
+		for range len(saved) {
+			batch = append(batch, <-saved)
+		}
+		ids := make([]paymentID, len(batch))
+		for i, p := range batch {
+			ids[i] = p.id
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), finishTime)
+		results, err := b.doneAll(ctx, ids)
+		cancel()
+		for i, p := range batch {
+			if err == nil {
+				p.stored <- results[i]
+			} else {
+				p.stored <- err
+			}
+		}
 	}
 }
 
