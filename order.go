@@ -132,8 +132,8 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 	}, nil
 }
 
-// orderParams is the table of protocol.md 3, parameters, without ts and sig, which each try makes
-// anew, and without amt, which is best left out.
+// orderParams is the table of protocol.md 3, parameters, without ts and sig, which each
+// try makes anew, and without amt, which is best left out.
 type orderParams struct {
 	OpenID      text     `url:"openid"`
 	OpenKey     text     `url:"openkey"`
