@@ -176,7 +176,8 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			c.report(r.Context(), unverified(r, errNotGet), start)
 			return
 		}
-		d, err := c.parse(r.URL.RawQuery)
+		// Adaptors of other servers reuse the memory of a request that a DeliverFunc may outlive.
+		d, err := c.parse(strings.Clone(r.URL.RawQuery))
 		var (
 			e     CallbackEvent
 			reply = systemBusy

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -65,23 +66,28 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 			}
 			named = now
 		}
+		for range len(finished) {
+			<-finished
+			free++
+		}
 		var more bool
 		if free > 0 {
-			claims, err := b.claim(ctx, free, b.due)
+			began := time.Now()
+			claims, n, err := b.claim(ctx, free, b.due)
 			if err != nil {
 				b.store.log(ctx, "midassql: Work cannot claim payments; it goes on trying", slog.Any("error", err))
 			}
-			more = len(claims) == free
+			more = n == free
 			free -= len(claims)
 			for _, c := range claims {
 				go func() {
 					defer func() { finished <- struct{}{} }()
-					b.handle(ctx, work, c)
+					b.handle(ctx, work, c, began)
 				}()
 			}
 		}
-		if more {
-			select { // every worker is busy
+		if more && free == 0 {
+			select {
 			case <-finished:
 				free++
 			case <-ctx.Done():
@@ -131,9 +137,10 @@ func (s *Store) wake() {
 	}
 }
 
-// handle lets work handle a payment, and writes down what became of it.
-func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c *claim) {
-	leased, cancel := context.WithDeadlineCause(ctx, c.began.Add(b.opts.Lease/6*5), ErrLeaseEnded)
+// handle lets work handle a payment that was leased after began, and writes down what became
+// of it.
+func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c *claim, began time.Time) {
+	leased, cancel := context.WithDeadlineCause(ctx, began.Add(b.opts.Lease/6*5), ErrLeaseEnded)
 	defer cancel()
 	result := protected(leased, work, c.delivery)
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
@@ -193,7 +200,7 @@ func (b *Inbox) waiting(ctx context.Context, openID string, yield func(*midas.De
 	}
 	last := ""
 	for {
-		claims, err := b.claim(ctx, 1, func() (string, []any) { return b.ofPlayer(openID, last) })
+		claims, _, err := b.claim(ctx, 1, func() (string, []any) { return b.ofPlayer(openID, last) })
 		if err != nil || len(claims) == 0 {
 			return err
 		}
@@ -270,7 +277,6 @@ func (b *Inbox) makeDue(ctx context.Context, openID string) (some bool, err erro
 type claim struct {
 	id       paymentID
 	delivery *midas.Delivery
-	began    time.Time // before the lease did, by this process's clock
 
 	// Of the row: times in the database's milliseconds.
 	now, stored, failing int64
@@ -284,7 +290,10 @@ const (
 	// One of each player in a zone: the one that is due longest, and none while another one is
 	// being handled. So the lock on that row keeps two workers from taking one each, apart from
 	// rare moments: see contended.
-	due = `due_ms <= {now} AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
+	//
+	// It counts, and does not say NOT EXISTS, so that PostgreSQL looks at the rows in the order of the
+	// index until it has enough, whatever it believes about a table that was empty a moment ago.
+	due = `due_ms <= {now} AND lease_ms <= {now} AND 0 = (SELECT COUNT(*) FROM midas_inbox other
 		WHERE other.openid = w.openid AND other.zone = w.zone AND (other.lease_ms > {now} AND other.accepted = 0
 			OR other.lease_ms <= {now} AND (other.due_ms < w.due_ms OR other.due_ms = w.due_ms AND other.billno < w.billno)))`
 	ofPlayer = `openid = ? AND billno > ? AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
@@ -298,11 +307,11 @@ const (
 		failing_ms = CASE WHEN failing_ms = 0 AND lease_ms > 0 THEN lease_ms ELSE failing_ms END,
 		lease_ms = {now} + ?`
 
-	claimedPayment = `SELECT ` + deliveryColumns + `, generation, stored_ms, claims, attempts, failing_ms, stuck, last_error, {now},
+	claimedPayments = `SELECT ` + deliveryColumns + `, generation, stored_ms, claims, attempts, failing_ms, stuck, last_error, {now},
 			CASE WHEN EXISTS (SELECT 1 FROM midas_inbox other WHERE other.openid = midas_inbox.openid AND other.zone = midas_inbox.zone
 				AND other.billno <> midas_inbox.billno AND other.lease_ms > {now} AND other.accepted = 0) THEN 1 ELSE 0 END
 		FROM midas_inbox JOIN midas_deliveries USING (openid, billno)
-		WHERE openid = ? AND billno = ? AND owner = ?`
+		WHERE owner = ? AND `
 )
 
 func (b *Inbox) due() (string, []any) {
@@ -315,39 +324,32 @@ func (b *Inbox) ofPlayer(openID, after string) (string, []any) {
 	return ofPlayer + " AND " + zones + " ORDER BY billno", append([]any{openID, after}, args...)
 }
 
-// claim leases up to n of the payments that where says.
-func (b *Inbox) claim(ctx context.Context, n int, where func() (string, []any)) ([]*claim, error) {
+// claim leases up to n of the payments that where says. leased is how many it found; some may have
+// been given back, or be done or cancelled meanwhile.
+func (b *Inbox) claim(ctx context.Context, n int, where func() (string, []any)) (claims []*claim, leased int, err error) {
 	if ctx == nil {
-		return nil, errNilContext
+		return nil, 0, errNilContext
 	}
 	if err := b.begin(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := b.seeZones(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	// The end of ctx must not leave payments that are leased to nobody.
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
-	began := time.Now()
 	condition, args := where()
 	var ids []paymentID
-	err := b.store.inTxAt(finish, b.store.grammar.claims, func(tx *sql.Tx) (err error) {
+	err = b.store.inTxAt(finish, b.store.grammar.claims, func(tx *sql.Tx) (err error) {
 		ids, err = b.lease(finish, tx, n, condition, args)
 		return err
 	})
-	var claims []*claim
-	for _, id := range ids {
-		var c *claim
-		if c, err = b.claimedPayment(finish, id); err != nil {
-			break // its lease ends by itself
-		}
-		if c != nil {
-			c.began = began
-			claims = append(claims, c)
-		}
+	if err != nil || len(ids) == 0 {
+		return nil, 0, err
 	}
-	return claims, err
+	claims, err = b.claimed(finish, ids)
+	return claims, len(ids), err
 }
 
 func (b *Inbox) lease(ctx context.Context, tx *sql.Tx, n int, condition string, args []any) ([]paymentID, error) {
@@ -380,37 +382,46 @@ func scanID(rows *sql.Rows) (id paymentID, err error) {
 	return id, rows.Scan(&id.openID, &id.billNo)
 }
 
-// claimedPayment reads a payment that was leased. It gives it back, and returns nil, if another one of
-// the player's is being handled: two workers may have leased one each in the same moment,
-// and then at least one of them sees it here.
-func (b *Inbox) claimedPayment(ctx context.Context, id paymentID) (*claim, error) {
+// claimed reads payments that were leased. It gives one back if another one of the player's is
+// being handled: two workers may have leased one each in the same moment, and then at
+// least one of them sees it here.
+func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []*claim, err error) {
 	type row struct {
 		claim
 		generation int64
 		contended  bool
 	}
+	keys, args := make([]string, len(ids)), []any{b.owner}
+	for i, id := range ids {
+		keys[i] = "openid = ? AND billno = ?"
+		args = append(args, id.openID, id.billNo)
+	}
 	var rows []row
-	err := b.store.inTx(ctx, func(tx *sql.Tx) (err error) {
+	err = b.store.inTx(ctx, func(tx *sql.Tx) (err error) {
 		rows, err = query(ctx, tx, func(rows *sql.Rows) (r row, err error) {
-			r.id, r.delivery = id, new(midas.Delivery)
+			r.delivery = new(midas.Delivery)
 			err = scanDelivery(rows, r.delivery, &r.generation, &r.stored, &r.claims, &r.attempts, &r.failing, &r.stuck, &r.lastError, &r.now, &r.contended)
+			r.id = paymentID{r.delivery.OpenID, r.delivery.BillNo}
 			return r, err
-		}, b.store.write(claimedPayment), id.openID, id.billNo, b.owner)
+		}, b.store.write(claimedPayments+"("+strings.Join(keys, " OR ")+")"), args...)
 		return err
 	})
-	if err != nil || rows == nil { // nil: cancelled meanwhile, or done
-		return nil, err
+	for i := range rows {
+		c := &rows[i].claim
+		if rows[i].contended {
+			if err := b.release(ctx, c, rand.N(100*time.Millisecond), false); err != nil {
+				return claims, err
+			}
+			continue
+		}
+		b.mu.Lock()
+		if rows[i].generation > b.generation {
+			b.reopened[c.id] = rows[i].generation
+		}
+		b.mu.Unlock()
+		claims = append(claims, c)
 	}
-	r := rows[0]
-	if r.contended {
-		return nil, b.release(ctx, &r.claim, rand.N(100*time.Millisecond), false)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r.generation > b.generation {
-		b.reopened[id] = r.generation
-	}
-	return &r.claim, nil
+	return claims, err
 }
 
 // accept keeps the lease and lets the player's next payment be handled.

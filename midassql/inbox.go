@@ -52,7 +52,8 @@ type InboxOptions struct {
 	// Zones are the zones whose payments Work and Waiting hand out. A payment belongs to a
 	// name if its zoneid is that name, or begins with it and "_" (zone_role, protocol.md 3, parameters);
 	// among all names that any worker on this database has ever had, the longest one that
-	// fits wins. After a merge of zones (合服) name them all. nil: every zone.
+	// fits wins. After a merge of zones (合服) name them all. nil: every zone; empty and
+	// not nil is refused.
 	Zones []string
 
 	// Workers is how many payments Work handles at once; each is another player's. 0: 8.
@@ -149,6 +150,9 @@ func (s *Store) Inbox(opts InboxOptions) *Inbox {
 		if reason := checkKey(zone); reason != "" {
 			panic("midassql: InboxOptions.Zones: " + reason)
 		}
+	}
+	if opts.Zones != nil && len(opts.Zones) == 0 {
+		panic("midassql: InboxOptions.Zones is empty and not nil: want names, or nil for every zone")
 	}
 	if opts.Workers < 0 || opts.Lease < time.Second || opts.Poll < 0 {
 		panic("midassql: InboxOptions: want Workers and Poll above 0, and Lease of 1 s or more")

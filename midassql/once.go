@@ -178,7 +178,8 @@ func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error 
 	})
 }
 
-// checkMark returns an error unless the row that was inserted with mark is still what tx sees.
+// checkMark returns an error unless the row that was inserted with mark is still what tx sees. After
+// a tx.Rollback by the grant that is sql.ErrTxDone: nothing has happened.
 func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, mark any) error {
 	if !s.grammar.losesTx {
 		return nil
@@ -189,7 +190,7 @@ func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, ma
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, sql.ErrNoRows), errors.Is(err, sql.ErrTxDone), err == nil && found != mark:
+	case errors.Is(err, sql.ErrNoRows), err == nil && found != mark:
 		return errNotOneTransaction
 	}
 	return err

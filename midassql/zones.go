@@ -18,7 +18,7 @@ func inZone(zoneid, name string) bool {
 	return zoneid == name || strings.HasPrefix(zoneid, name+"_")
 }
 
-// zoneCondition is inZone in SQL, as a range of the index. "`" follows "_" in ASCII.
+// zoneCondition is inZone in SQL. "`" follows "_" in ASCII.
 func zoneCondition(name string) (string, []any) {
 	return "(zone = ? OR zone >= ? AND zone < ?)", []any{name, name + "_", name + "`"}
 }

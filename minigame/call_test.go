@@ -10,11 +10,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -559,4 +561,7 @@ func TestBaseURLOfNobody(t *testing.T) {
 	require.ErrorContains(t, err, "connection refused")
 	require.NotContains(t, err.Error(), "s3cr3t")
 	require.NotContains(t, err.Error(), "js_code")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED, "the cause can be matched")
+	var network *net.OpError
+	require.ErrorAs(t, err, &network)
 }

@@ -3,6 +3,7 @@ package minigame
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -121,6 +122,9 @@ func (c *Client) QueryOrderInfo(ctx context.Context, q OrderInfoQuery) (*OrderIn
 	q.Player.IP = ""
 	if _, err := c.game(ctx, callQueryOrderInfo, q.Player, q.ZoneID, gameBody{Env: q.Env, OutTradeNo: q.OutTradeNo, BizID: biz}, &a); err != nil {
 		return nil, err
+	}
+	if a.OutTradeNo != q.OutTradeNo && a.OutTradeNo != "" {
+		return nil, fmt.Errorf("minigame: %w", &ResponseError{callQueryOrderInfo.path, http.StatusOK, "it is about another order"})
 	}
 	info := &OrderInfo{
 		OutTradeNo: a.OutTradeNo, ProductID: a.ProductID, Paid: a.PayState == 2, Delivered: a.DeliverState == 2,

@@ -91,8 +91,12 @@ func (h *Handlers) function(p *Push) func(ctx context.Context) (*Advice, error) 
 // Config.Logger and Config.OnPush get one [PushEvent] for each answer, and one more where
 // a function returned after it.
 //
-// The handler is safe for concurrent use.
+// It panics if Config.PushKeys is empty: nothing could be verified. The handler is safe
+// for concurrent use.
 func (c *Client) PushHandler(h Handlers) http.Handler {
+	if len(c.config().PushKeys) == 0 {
+		panic((&ConfigError{"PushKeys", "empty: set the Token and EncodingAESKey of the console"}).Error())
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		switch r.Method {
@@ -192,7 +196,7 @@ func (c *Client) readBody(w http.ResponseWriter, r *http.Request, start time.Tim
 	}
 	if err == nil && len(buf) > maxPushBytes {
 		w.Header().Set("Connection", "close")
-		err = unverified("the body is over 1 MiB")
+		err = unverified("the body is over 128 KiB")
 	}
 	return buf, err
 }

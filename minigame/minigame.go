@@ -120,8 +120,9 @@ type Config struct {
 
 	// TrustPlaintext delivers the pushes of a mini program in plaintext mode on the word of
 	// their URL's signature, which does not cover the body: whoever has seen one such URL
-	// can post any payment. If false, they are confirmed with query_order first. Use secure
-	// mode instead.
+	// can post any payment. If false, query_order is asked first whether the order is paid
+	// or refunded; it does not tell item and quantity, so compare these with the stored
+	// order. Use secure mode instead.
 	TrustPlaintext bool
 
 	// ZoneID is the zone (分区) of requests that name none. Empty means "1".

@@ -28,73 +28,36 @@ func newClient(t testing.TB, change func(*Config)) *Client {
 
 func program(cfg *Config) { cfg.MiniProgram = true }
 
-// TestOrdersOfTheVectors builds every signData of the vectors that a builder for one
-// product can build: their fields come in the documented order.
+// TestOrdersOfTheVectors builds the signData of every vector but those in another spelling.
 func TestOrdersOfTheVectors(t *testing.T) {
 	t.Parallel()
-	built := 0
+	spelling := regexp.MustCompile(`/(< > & written as|empty |same fields|other key order|indented|without optional keys|the mini-game signData under)|^minigame_client_pay_sig/attach: empty`)
 	for _, kind := range []string{"minigame_client_pay_sig", "miniprogram_client_pay_sig"} {
 		eachVector(t, kind, func(t *testing.T, v *vector) {
+			if spelling.MatchString(kind + "/" + v.Name) {
+				t.Skip("not what this builder writes, or nothing to build")
+			}
 			fields := map[string]any{}
 			for _, f := range v.Inputs.FieldsInOrder {
 				fields[f[0].(string)] = f[1]
 			}
 			text := func(name string) string { s, _ := fields[name].(string); return s }
 			number := func(name string) int { n, _ := fields[name].(float64); return int(n) }
-			mini := kind == "miniprogram_client_pay_sig"
-			if text("productId") == "" || mini != (fields["mode"] == nil) || text("outTradeNo") == "" {
-				t.Skip("not an order of this product's documented shape")
-			}
-			client := newClient(t, func(cfg *Config) { cfg.MiniProgram, cfg.OfferID = mini, text("offerId") })
+			client := newClient(t, func(cfg *Config) {
+				cfg.MiniProgram, cfg.OfferID = kind == "miniprogram_client_pay_sig", text("offerId")
+			})
 			client.config().AppKey, client.config().SandboxAppKey = Secret(v.Key), Secret(v.Key) // past New, which refuses some of these keys
 			order, err := client.NewOrder(OrderRequest{
 				SessionKey: Secret(v.Inputs.SessionKey), Env: Env(number("env")), ProductID: text("productId"), Quantity: number("buyQuantity"),
 				Price: midas.Amount(number("goodsPrice")) * midas.Fen, SellingPrice: midas.Amount(number("activitySellingPrice")) * midas.Fen,
-				OutTradeNo: text("outTradeNo"), Attach: text("attach"), ZoneID: text("zoneId"),
+				OutTradeNo: text("outTradeNo"), Attach: text("attach"), ZoneID: text("zoneId"), Coins: text("productId") == "",
 			})
-			if err != nil {
-				t.Skip("not an order: ", err)
-			}
-			if order.SignData != v.Inputs.SignData {
-				t.Skip("other spelling of the same JSON")
-			}
+			require.NoError(t, err)
+			require.Equal(t, v.Inputs.SignData, order.SignData)
 			require.Equal(t, v.expected(t), order.PaySig)
 			require.Equal(t, v.Signature, order.Signature)
-			built++
 		})
 	}
-	require.GreaterOrEqual(t, built, 25, "of the 43 vectors")
-}
-
-func TestTheDocumentedOrderToTheByte(t *testing.T) {
-	t.Parallel()
-	req := OrderRequest{SessionKey: "9hAb/NEYUlkaMBEsmFgzig==", ProductID: "testproductId", Quantity: 1, Price: 10 * midas.Fen, OutTradeNo: "xxxxxxxx", Attach: "testdata"}
-
-	order, err := newClient(t, nil).NewOrder(req)
-	require.NoError(t, err)
-	require.Equal(t, `{"mode":"goods","offerId":"123","buyQuantity":1,"env":0,"currencyType":"CNY","platform":"android","zoneId":"1","productId":"testproductId","goodsPrice":10,"outTradeNo":"xxxxxxxx","attach":"testdata"}`, order.SignData)
-	sent, err := json.Marshal(order)
-	require.NoError(t, err)
-	var app map[string]string
-	require.NoError(t, json.Unmarshal(sent, &app))
-	require.Equal(t, map[string]string{"signData": order.SignData, "paySig": order.PaySig, "signature": order.Signature}, app, "byte for byte what was signed")
-
-	order, err = newClient(t, program).NewOrder(req)
-	require.NoError(t, err)
-	require.Equal(t, "short_series_goods", order.Mode)
-	require.Equal(t, `{"offerId":"123","buyQuantity":1,"env":0,"currencyType":"CNY","productId":"testproductId","goodsPrice":10,"outTradeNo":"xxxxxxxx","attach":"testdata"}`, order.SignData)
-
-	coins := OrderRequest{SessionKey: "k", Env: Sandbox, Quantity: 30, Price: 10 * midas.Fen, Coins: true, OutTradeNo: "xxxxxxxx"}
-	order, err = newClient(t, nil).NewOrder(coins)
-	require.NoError(t, err)
-	require.Equal(t, `{"mode":"coins","offerId":"123","buyQuantity":30,"env":1,"currencyType":"CNY","platform":"android","zoneId":"1","goodsPrice":10,"outTradeNo":"xxxxxxxx"}`, order.SignData)
-	require.Equal(t, PaySig("requestMidasPaymentGameItem", order.SignData, "67890"), order.PaySig, "under the sandbox key")
-
-	coins.Price = 0
-	order, err = newClient(t, program).NewOrder(coins)
-	require.NoError(t, err)
-	require.Equal(t, "short_series_coin", order.Mode)
-	require.Equal(t, `{"offerId":"123","buyQuantity":30,"env":1,"currencyType":"CNY","outTradeNo":"xxxxxxxx","attach":""}`, order.SignData)
 }
 
 func TestAnEmptyAttachIsWarnedOfOnce(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -136,7 +137,7 @@ func (c *Client) QueryOrder(ctx context.Context, q OrderQuery) (*ProgramOrder, e
 	}
 	o := a.Order
 	if o == nil {
-		return nil, fmt.Errorf("minigame: %w", &ResponseError{callQueryOrder.path, 200, "no order in it"})
+		return nil, fmt.Errorf("minigame: %w", &ResponseError{callQueryOrder.path, http.StatusOK, "no order in it"})
 	}
 	if o.EnvType != 0 && Env(o.EnvType-1) != q.Env { // env_type counts from 1
 		return nil, fmt.Errorf("minigame: %s: %w: the order is of the other environment", callQueryOrder.path, ErrEnvironment)

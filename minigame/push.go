@@ -17,7 +17,7 @@ import (
 
 // Limits of a push.
 const (
-	maxPushBytes  = 1 << 20
+	maxPushBytes  = 128 << 10
 	maxQueryBytes = 4 << 10
 )
 
@@ -82,7 +82,7 @@ func (c *Client) parsePush(rawQuery string, body []byte) (*Push, error) {
 		return nil, err
 	}
 	if len(body) > maxPushBytes {
-		return nil, unverified("the body is over 1 MiB")
+		return nil, unverified("the body is over 128 KiB")
 	}
 	p := &Push{timestamp: query.Get("timestamp"), nonce: query.Get("nonce"), appID: c.config().AppID}
 	var outer envelope
@@ -225,11 +225,12 @@ func decode(body []byte, v any) (isXML bool, err error) {
 type number int64
 
 func (n *number) UnmarshalText(text []byte) error {
-	if len(bytes.TrimSpace(text)) == 0 {
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 {
 		*n = 0
 		return nil
 	}
-	i, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	i, err := strconv.ParseInt(string(text), 10, 64)
 	*n = number(i)
 	if err != nil {
 		return errors.New("not an integer")
@@ -241,7 +242,10 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
 	}
-	return n.UnmarshalText(bytes.Trim(b, `"`))
+	if b[0] == '"' {
+		b = b[1 : len(b)-1]
+	}
+	return n.UnmarshalText(b)
 }
 
 // A flag is a bool that may have come as text or a number.

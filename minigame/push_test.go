@@ -335,8 +335,28 @@ func TestRepliesToTheByte(t *testing.T) {
 			reply := test.push.Reply(test.err)
 			require.Equal(t, test.want, string(reply.Bytes()))
 			require.Equal(t, !strings.Contains(test.want, "99999"), reply.OK())
+			kind := map[byte]string{'{': "application/json", '<': "application/xml", 's': "text/plain; charset=utf-8"}[test.want[0]]
+			require.Equal(t, kind, reply.ContentType())
 		})
 	}
 	advice := (&Push{appID: "a", xml: true}).ReplyAdvice(Advice{Info: "<i>", Evidence: "e"})
 	require.Equal(t, `<xml><result_code>0</result_code><result_info>&lt;i&gt;</result_info><evidence>e</evidence></xml>`, string(advice.Bytes()))
+}
+
+func TestNumbersMayBeText(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]number{`7`: 7, `"7"`: 7, `" 7 "`: 7, `""`: 0, `null`: 0, `-1`: -1} {
+		var n number
+		require.NoError(t, json.Unmarshal([]byte(text), &n), text)
+		require.Equal(t, want, n, text)
+	}
+	for _, text := range []string{`1.5`, `"x"`, `1e3`, `true`, `{}`, `99999999999999999999`} {
+		var n number
+		require.Error(t, json.Unmarshal([]byte(text), &n), text)
+	}
+	for text, want := range map[string]flag{`true`: true, `"True"`: true, `1`: true, `"1"`: true, `false`: false, `0`: false, `"yes"`: false, `null`: false} {
+		var f flag
+		require.NoError(t, json.Unmarshal([]byte(text), &f), text)
+		require.Equal(t, want, f, text)
+	}
 }

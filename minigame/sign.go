@@ -34,7 +34,7 @@ func PaySig(what, signed, appKey string) string {
 // is the string that code2Session returned: it looks like base64 and must not be
 // decoded. A GET request signs the empty string.
 func Signature(signed, sessionKey string) string {
-	return hexMAC(hmac.New(sha256.New, []byte(sessionKey)), signed)
+	return hexSum(hmac.New(sha256.New, []byte(sessionKey)), []byte(signed))
 }
 
 // PayEventSig returns the PayEventSig of a mini game's push (minigame.md 3). event is
@@ -63,7 +63,8 @@ func PushSignature(parts ...string) string {
 // and over, and preparing the key costs more than hashing a push.
 type keyedMAC struct {
 	hash.Hash
-	appKey string
+	appKey  string
+	message []byte // working memory
 }
 
 var macs sync.Pool // of *keyedMAC; never of session_keys, which are many and not ours to keep
@@ -71,18 +72,20 @@ var macs sync.Pool // of *keyedMAC; never of session_keys, which are many and no
 func appKeyMAC(appKey, what, signed string) string {
 	mac, _ := macs.Get().(*keyedMAC)
 	if mac == nil || mac.appKey != appKey {
-		mac = &keyedMAC{hmac.New(sha256.New, []byte(appKey)), appKey}
+		mac = &keyedMAC{Hash: hmac.New(sha256.New, []byte(appKey)), appKey: appKey}
 	}
-	defer macs.Put(mac)
 	mac.Reset()
-	return hexMAC(mac, what, "&", signed)
+	mac.message = append(append(append(mac.message[:0], what...), '&'), signed...)
+	signature := hexSum(mac, mac.message)
+	if len(mac.message) <= 16<<10 { // a rare large one is not kept
+		macs.Put(mac)
+	}
+	return signature
 }
 
-// hexMAC returns the MAC of the parts, in lower-case hex.
-func hexMAC(mac hash.Hash, parts ...string) string {
-	for _, part := range parts {
-		mac.Write([]byte(part))
-	}
+// hexSum returns the MAC of the message, in lower-case hex.
+func hexSum(mac hash.Hash, message []byte) string {
+	mac.Write(message)
 	var sum [sha256.Size]byte
 	return hex.EncodeToString(mac.Sum(sum[:0]))
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -129,6 +132,60 @@ func TestPushesAreRepeatedOnWeChatsSchedule(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Len(t, owned.granted, 1, "the sixteenth push of the day was accepted")
+}
+
+func TestTheSamePushAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, minigametest.Config{}, nil)
+	var owned bag
+	w.wechat.PushToHandler(w.client.PushHandler(owned.handlers()))
+	order := w.order(t, minigame.Live)
+	_, err := w.wechat.Pay(t.Context(), "player-1", order)
+	require.NoError(t, err)
+	results := make(chan bool, 8)
+	for range cap(results) {
+		go func() {
+			receipt, err := w.wechat.Repeat(t.Context(), minigame.Live, order.OutTradeNo)
+			results <- err == nil && receipt.Accepted
+		}()
+	}
+	for range cap(results) {
+		require.True(t, <-results)
+	}
+	require.Len(t, owned.granted, 1)
+}
+
+func TestAHandlerWithoutKeysIsAMistake(t *testing.T) {
+	t.Parallel()
+	client, err := minigame.New(minigame.Config{AppID: "wx1"})
+	require.NoError(t, err)
+	require.PanicsWithValue(t, "minigame.Config.PushKeys: empty: set the Token and EncodingAESKey of the console", func() {
+		client.PushHandler(minigame.Handlers{})
+	})
+}
+
+// TestAnswersAboutAnotherOrder has a server that answers calls about another order, or of
+// the other environment.
+func TestAnswersAboutAnotherOrder(t *testing.T) {
+	t.Parallel()
+	for answer, says := range map[string]string{
+		`{"out_trade_no":"other","pay_state":2}`:         "another order",
+		`{"order":{"order_id":"order-01","env_type":2}}`: "other environment",
+		`{"errcode":0}`: "no order in it",
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }))
+		cfg := minigame.Config{AppID: "wx1", OfferID: "1", AppKey: "k", BaseURL: server.URL, AccessToken: func(context.Context, string) (string, error) { return "t", nil }}
+		cfg.MiniProgram = says != "another order"
+		client, err := minigame.New(cfg)
+		require.NoError(t, err)
+		if cfg.MiniProgram {
+			_, err = client.QueryOrder(t.Context(), minigame.OrderQuery{OpenID: "o", OrderID: "order-01"})
+		} else {
+			_, err = client.QueryOrderInfo(t.Context(), minigame.OrderInfoQuery{Player: minigame.Player{OpenID: "o", SessionKey: "k"}, OutTradeNo: "order-01"})
+		}
+		require.ErrorContains(t, err, says)
+		server.Close()
+	}
 }
 
 func TestTheSandboxIsGuarded(t *testing.T) {
@@ -270,4 +327,37 @@ func TestConfigRefuses(t *testing.T) {
 	_, err := minigame.New(minigame.Config{MaxAttach: -1, MaxDeliveries: -1})
 	require.ErrorContains(t, err, "AppID")
 	require.ErrorContains(t, err, "MaxDeliveries", "all at once")
+}
+
+func TestComplaintsAndInquiriesOfMiniPrograms(t *testing.T) {
+	t.Parallel()
+	const inquiry = `{"Event":"xpay_subscribe_ios_refund_query_notify","MsgType":"event","bundleid":"com.tencent.xin","channel_bill":"b","pay_order_id":"2","provide_status":"1"}`
+	const complaint = `{"Event":"xpay_complaint_notify","MsgType":"event","OpenId":"player-1","MchOrderId":"order-01","RequestId":"r1"}`
+	w := newWorld(t, minigametest.Config{MiniProgram: true, Mode: minigametest.Plaintext}, nil)
+	push := func(h minigame.Handlers, message string) string {
+		w.wechat.PushToHandler(w.client.PushHandler(h))
+		receipt, err := w.wechat.Push(t.Context(), message)
+		require.NoError(t, err)
+		return string(receipt.Body)
+	}
+	require.Equal(t, `success`, push(minigame.Handlers{}, inquiry), "acknowledged without advice")
+	require.Equal(t, `{"ErrCode":0,"ErrMsg":"success"}`, push(minigame.Handlers{}, complaint))
+	require.Equal(t, `{"result_code":0,"result_info":"fine","evidence":"none"}`, push(minigame.Handlers{
+		RefundInquiry: func(_ context.Context, r *minigame.RefundInquiry) (minigame.Advice, error) {
+			if r.PayOrderID != "2" {
+				return minigame.Advice{}, errors.New("another one")
+			}
+			return minigame.Advice{Info: "fine", Evidence: "none"}, nil
+		},
+	}, inquiry))
+	require.Equal(t, `{"ErrCode":99999,"ErrMsg":"internal error"}`, push(minigame.Handlers{
+		RefundInquiry: func(context.Context, *minigame.RefundInquiry) (minigame.Advice, error) {
+			return minigame.Advice{}, errors.New("no idea")
+		},
+	}, inquiry))
+	var complained string
+	require.Equal(t, `{"ErrCode":0,"ErrMsg":"success"}`, push(minigame.Handlers{
+		Complaint: func(_ context.Context, c *minigame.Complaint) error { complained = c.OutTradeNo; return nil },
+	}, complaint))
+	require.Equal(t, "order-01", complained)
 }

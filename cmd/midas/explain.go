@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -215,6 +216,9 @@ func (e *explanation) explain(m *message, path string, keys []string, sig string
 		}
 		e.Tried, e.Signings, e.GaveUp = len(s.mistakes)+len(s.written), s.signings, s.gaveUp
 	}
+	if m.callback && e.Problem != "" && !own {
+		e.lookForAdditions(right)
+	}
 	e.Problem = translate(e.lang, e.Problem)
 
 	shown := right
@@ -274,6 +278,40 @@ func (e *explanation) asTheLibrarySeesIt(m *message, path, key, sig string) erro
 			`sig 里本该是 "+" 的地方成了空格：没有在 URL 里编码，或解码了两次；本库照样接受，其他语言的服务器也是如此`)
 	}
 	return nil
+}
+
+// plainName is what a parameter's name may be (protocol.md 5, delivery callback).
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// lookForAdditions notes whether a callback that is refused for its names is right without
+// what a router or a gateway added: the path as a name, or a name that was there before.
+func (e *explanation) lookForAdditions(right recipe) {
+	keeping := func(keep func(i int, p param) bool) {
+		var kept, added []param
+		for i, p := range right.params {
+			if keep(i, p) {
+				kept = append(kept, p)
+			} else {
+				added = append(added, p)
+			}
+		}
+		r := right
+		if r.params = kept; len(added) == 0 || !r.fits() {
+			return
+		}
+		var list []string
+		for _, p := range added {
+			list = append(list, quote(p.Name+"="+p.Value))
+		}
+		e.note("without "+strings.Join(list, ", ")+" the signature is right: that was added on the way; take it out before verifying",
+			"去掉 "+strings.Join(list, "、")+" 后签名正确：它是半路加上的，验签之前把它去掉")
+	}
+	same := func(p param) func(param) bool {
+		return func(other param) bool { return other.Name == p.Name }
+	}
+	keeping(func(_ int, p param) bool { return plainName.MatchString(p.Name) })
+	keeping(func(i int, p param) bool { return !slices.ContainsFunc(right.params[:i], same(p)) })
+	keeping(func(i int, p param) bool { return !slices.ContainsFunc(right.params[i+1:], same(p)) })
 }
 
 // checkRequest looks for what makes a request unreadable for Midas.

@@ -141,13 +141,16 @@ JSON API（请求体可省略；回调的结果里有 accepted，或 reason）�
 		"lang":     "输出的`语言`，en 或 zh；不给则按环境变量（LC_ALL、LC_MESSAGES、LANG）",
 	}},
 	"explain": {explainAboutChinese, map[string]string{
-		"key":      "`支付密钥`，不带末尾的 \"&\"；再给一个 -key，就连它（另一个环境的）一起试；也可用环境变量 " + keyVariable,
-		"key-file": "从这个`文件`读取支付密钥",
-		"path":     "签名用的`路径`：回调为腾讯后台配置的发货 URL 的路径；不给则取 URL 的（下单为 /v3/r/mpay/buy_goods_m）",
-		"sig":      "不看消息里的签名，而是解释这个`签名`",
-		"json":     "输出 JSON",
-		"secrets":  "显示 openkey、pfkey、pay_token",
-		"lang":     "输出的`语言`，en 或 zh；不给则按环境变量（LC_ALL、LC_MESSAGES、LANG）",
+		"key":         "`支付密钥`，不带末尾的 \"&\"；再给一个 -key，就连它（另一个环境的）一起试；也可用环境变量 " + keyVariable,
+		"key-file":    "从这个`文件`读取支付密钥",
+		"path":        "签名用的`路径`：回调为腾讯后台配置的发货 URL 的路径；不给则取 URL 的（下单为 /v3/r/mpay/buy_goods_m）",
+		"sig":         "不看消息里的签名，而是解释这个`签名`",
+		"session-key": "玩家的 `session_key`（小游戏）；再给一个，就连它（旧的）一起试",
+		"token":       "消息推送的 `Token`（小游戏）",
+		"body":        "小游戏服务端接口或消息推送的`请求体`；@文件 表示从文件读取",
+		"json":        "输出 JSON",
+		"secrets":     "显示 openkey、pfkey、pay_token",
+		"lang":        "输出的`语言`，en 或 zh；不给则按环境变量（LC_ALL、LC_MESSAGES、LANG）",
 	}},
 	"replay": {`用法：midas replay -url http://127.0.0.1:8080/pay/notify [-since 时间] [-rate N] 文件
 

@@ -10,8 +10,8 @@ import (
 
 // maxWork bounds a search, in bytes: those signed, and for each parameter what it costs to
 // copy and sort it. The longest input takes less than half a second then, and an ordinary
-// message a quarter of that.
-const maxWork = 40 << 20
+// message half of that.
+const maxWork = 24 << 20
 
 const workPerParam = 64
 

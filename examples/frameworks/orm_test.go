@@ -14,6 +14,7 @@ import (
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
+	gormmysql "gorm.io/driver/mysql"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"xorm.io/xorm"
@@ -99,6 +100,22 @@ func TestAnORMsRowsAreRolledBackWithTheDelivery(t *testing.T) {
 			}, ownedItems(t, db))
 		})
 	}
+}
+
+// What the documentation warns of: a gorm of the game's own keeps what the delivery rolls back.
+func TestAnORMOnAnotherConnectionKeepsWhatIsRolledBack(t *testing.T) {
+	db := openMySQL(t)
+	t.Cleanup(func() { execute(t, db, "DROP TABLE IF EXISTS bag_items") })
+	execute(t, db, `CREATE TABLE bag_items (id BIGINT AUTO_INCREMENT PRIMARY KEY,
+		openid VARCHAR(255) NOT NULL, billno VARCHAR(255) NOT NULL, item VARCHAR(255) NOT NULL, quantity INT NOT NULL)`)
+	global, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db}), new(gorm.Config))
+	require.NoError(t, err)
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	rows := []BagItem{{OpenID: "player", BillNo: "-1", Item: "gem60", Quantity: 1}}
+	require.NoError(t, global.Create(&rows).Error)
+	require.NoError(t, tx.Rollback())
+	require.Len(t, ownedItems(t, db), 1)
 }
 
 // xorm reads on the transaction too, and what it reads has the types of the columns.

@@ -55,7 +55,7 @@ func reconcile(flags *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		show := &progress{out: terminal, what: "reading the bill", total: info.Size(), now: time.Now}
+		show := newProgress(terminal, "reading the bill", info.Size())
 		bill, wrong, err := readBill(ctx, io.TeeReader(f, show), *columns, *encoding, *unit)
 		show.end()
 		if err != nil {
@@ -64,73 +64,104 @@ func reconcile(flags *flag.FlagSet) action {
 		for _, problem := range wrong {
 			fmt.Fprintln(out, visible(problem))
 		}
-
-		// The ledger's side. Each line of the bill that is found is taken off.
-		byBillNo := make(map[string][]billed, len(bill))
-		for _, b := range bill {
-			byBillNo[b.billNo] = append(byBillNo[b.billNo], b)
+		c := newComparison(bill, from, to, out)
+		if err := c.readLedger(ctx, s.store, terminal); err != nil {
+			return err
 		}
-		missing := newTable(out, "IN THE LEDGER ONLY", "BILLNO", "OPENID", "ITEMS", "YUAN", "STATE", "BY")
-		another := newTable(out, "ANOTHER AMOUNT", "BILLNO", "OPENID", "ON THE BILL", "IN THE LEDGER")
-		var inLedger, onBill, differ int
-		compare := func(p midassql.Payment) {
-			lines := byBillNo[p.BillNo]
-			i := slices.IndexFunc(lines, func(b billed) bool { return b.openID == "" || b.openID == p.OpenID })
-			if i < 0 {
-				if !p.Stored.Before(from) && p.Stored.Before(to) {
-					missing.row(clock(p.Stored), p.BillNo, p.OpenID, midas.FormatItems(p.Items), p.Charged.Yuan(), string(p.State), p.SettledBy)
-					inLedger++
-				}
-				return
-			}
-			if lines[i].amount != p.Charged {
-				another.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, lines[i].amount.Yuan(), p.Charged.Yuan())
-				differ++
-			}
-			byBillNo[p.BillNo] = slices.Delete(lines, i, i+1)
+		if err := c.lookUpRest(ctx, s.store, terminal); err != nil {
+			return err
 		}
-		show = &progress{out: terminal, what: "reading the ledger", total: int64(to.Sub(from) + 2*margin), now: time.Now}
-		for p, err := range s.store.Payments(ctx, midassql.Query{From: from.Add(-margin), To: to.Add(margin)}) {
-			if err != nil {
-				show.end()
-				return err
-			}
-			show.at(int64(p.Stored.Sub(from.Add(-margin))))
-			compare(p)
-		}
-		show.end()
-
-		// What is left may have come long before or after its day on the bill.
-		only := newTable(out, "ON THE BILL ONLY", "BILLNO", "OPENID", "YUAN")
-		rest := slices.Concat(slices.Collect(maps.Values(byBillNo))...)
-		slices.SortFunc(rest, func(a, b billed) int { return cmp.Compare(a.line, b.line) })
-		show = &progress{out: terminal, what: "looking up what is left", total: int64(len(rest)), now: time.Now}
-		for i, b := range rest {
-			for p, err := range s.store.Payments(ctx, midassql.Query{BillNo: b.billNo, OpenID: b.openID}) {
-				if err != nil {
-					show.end()
-					return err
-				}
-				compare(p)
-			}
-			if slices.Contains(byBillNo[b.billNo], b) {
-				only.row(fmt.Sprint("line ", b.line), b.billNo, b.openID, b.amount.Yuan())
-				onBill++
-			}
-			show.at(int64(i + 1))
-		}
-		show.end()
-
-		missing.flush()
-		another.flush()
-		only.flush()
+		c.ledgerOnly.flush()
+		c.another.flush()
+		c.billOnly.flush()
 		fmt.Fprintf(out, "%d lines on the bill: %d on the bill only, %d in the ledger only, %d with another amount, %d that cannot be read\n",
-			len(bill), onBill, inLedger, differ, len(wrong))
-		if onBill+inLedger+differ+len(wrong) > 0 {
+			len(bill), c.billOnly.n, c.ledgerOnly.n, c.another.n, len(wrong))
+		if c.billOnly.n+c.ledgerOnly.n+c.another.n+len(wrong) > 0 {
 			return errDiffers
 		}
 		return nil
 	}
+}
+
+// A comparison of the ledger with the bill of [from, to).
+type comparison struct {
+	from, to time.Time
+	lines    map[string][]billed // of the bill, by billno; what is found in the ledger is taken off
+	found    map[string]bool     // payments that are on the bill, by their id
+
+	ledgerOnly, another, billOnly *table
+}
+
+func newComparison(bill []billed, from, to time.Time, out io.Writer) *comparison {
+	c := &comparison{
+		from: from, to: to, lines: make(map[string][]billed, len(bill)), found: make(map[string]bool, len(bill)),
+		ledgerOnly: newTable(out, "IN THE LEDGER ONLY", "BILLNO", "OPENID", "ITEMS", "YUAN", "STATE", "BY"),
+		another:    newTable(out, "ANOTHER AMOUNT", "BILLNO", "OPENID", "ON THE BILL", "IN THE LEDGER"),
+		billOnly:   newTable(out, "ON THE BILL ONLY", "BILLNO", "OPENID", "YUAN"),
+	}
+	for _, b := range bill {
+		c.lines[b.billNo] = append(c.lines[b.billNo], b)
+	}
+	return c
+}
+
+// readLedger compares the payments of the bill's days.
+func (c *comparison) readLedger(ctx context.Context, store *midassql.Store, terminal io.Writer) error {
+	begin, end := c.from.Add(-margin), c.to.Add(margin)
+	show := newProgress(terminal, "reading the ledger", int64(end.Sub(begin)))
+	defer show.end()
+	for p, err := range store.Payments(ctx, midassql.Query{From: begin, To: end}) {
+		if err != nil {
+			return err
+		}
+		if !c.match(p) && !p.Stored.Before(c.from) && p.Stored.Before(c.to) {
+			c.ledgerOnly.row(clock(p.Stored), p.BillNo, p.OpenID, midas.FormatItems(p.Items), p.Charged.Yuan(), string(p.State), p.SettledBy)
+		}
+		show.at(int64(p.Stored.Sub(begin)))
+	}
+	return nil
+}
+
+// lookUpRest looks for the lines that are left: their payments may have come long before or
+// after their day on the bill.
+func (c *comparison) lookUpRest(ctx context.Context, store *midassql.Store, terminal io.Writer) error {
+	rest := slices.Concat(slices.Collect(maps.Values(c.lines))...)
+	slices.SortFunc(rest, func(a, b billed) int { return cmp.Compare(a.line, b.line) })
+	show := newProgress(terminal, "looking up what is left", int64(len(rest)))
+	defer show.end()
+	for i, b := range rest {
+		for p, err := range store.Payments(ctx, midassql.Query{BillNo: b.billNo, OpenID: b.openID}) {
+			if err != nil {
+				return err
+			}
+			c.match(p)
+		}
+		if slices.Contains(c.lines[b.billNo], b) {
+			c.billOnly.row(fmt.Sprint("line ", b.line), b.billNo, b.openID, b.amount.Yuan())
+		}
+		show.at(int64(i + 1))
+	}
+	return nil
+}
+
+// match takes the line of a payment off, and reports whether there was one. A payment has one
+// line: another with its number is one too many.
+func (c *comparison) match(p midassql.Payment) bool {
+	id := midas.PaymentID(p.OpenID, p.BillNo)
+	if c.found[id] {
+		return true
+	}
+	lines := c.lines[p.BillNo]
+	i := slices.IndexFunc(lines, func(b billed) bool { return b.openID == "" || b.openID == p.OpenID })
+	if i < 0 {
+		return false
+	}
+	if lines[i].amount != p.Charged {
+		c.another.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, lines[i].amount.Yuan(), p.Charged.Yuan())
+	}
+	c.lines[p.BillNo] = slices.Delete(lines, i, i+1)
+	c.found[id] = true
+	return true
 }
 
 // readBill reads the lines of a bill. wrong are those that say something else than a payment, and

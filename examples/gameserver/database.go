@@ -192,13 +192,12 @@ func (db *database) openSQLite(file string) error {
 	return nil
 }
 
-// migrateTime is for creating the tables, another server's turn at it included.
-const migrateTime = 30 * time.Second
+// startTime is for the tables when a server starts, another server's turn at it included. (To
+// change large ones takes longer: gameserver migrate.)
+const startTime = 30 * time.Second
 
 // migrate creates the tables that are missing.
 func (s *shop) migrate(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, migrateTime)
-	defer cancel()
 	if err := s.store.Migrate(ctx); err != nil {
 		return err
 	}
@@ -215,7 +214,7 @@ func (s *shop) migrate(ctx context.Context) error {
 func (s *shop) createTables(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var later sync.WaitGroup
-	if err := s.migrate(ctx); err != nil {
+	if err := s.migrateAtStart(ctx); err != nil {
 		s.log.Error("no tables yet", "error", err.Error())
 		later.Go(func() { s.migrateLater(ctx) })
 	}
@@ -223,6 +222,12 @@ func (s *shop) createTables(ctx context.Context) (stop func()) {
 		cancel()
 		later.Wait()
 	}
+}
+
+func (s *shop) migrateAtStart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	return s.migrate(ctx)
 }
 
 // migrateLater tries again until the tables are there or ctx ends.
@@ -233,7 +238,7 @@ func (s *shop) migrateLater(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		err := s.migrate(ctx)
+		err := s.migrateAtStart(ctx)
 		if err == nil {
 			s.log.Info("the tables are there")
 			return

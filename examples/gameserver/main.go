@@ -45,6 +45,7 @@ For customer service and finance, on the same database (-h shows the flags of ea
   gameserver payments -openid ID                 what a player paid for, and what became of it
   gameserver regrant -openid ID -billno NO …     grant what the bill shows and nobody delivered (补单)
   gameserver reconcile -bill FILE -columns …     compare the ledger with Tencent's bill (对账)
+  gameserver migrate                             change the tables of an earlier release, for as long as that takes
 
 Endpoints:
   POST /login                    stub: what an app gets from the login SDK

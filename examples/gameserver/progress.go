@@ -18,6 +18,10 @@ type progress struct {
 	begun, shown time.Time
 }
 
+func newProgress(out io.Writer, what string, total int64) *progress {
+	return &progress{out: out, what: what, total: total, now: time.Now}
+}
+
 // Write counts bytes: what is read through a TeeReader.
 func (p *progress) Write(b []byte) (int, error) {
 	p.at(p.done + int64(len(b)))

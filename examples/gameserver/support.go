@@ -18,11 +18,12 @@ import (
 	"github.com/midas-go/midas/midassql"
 )
 
-// What customer service and finance ask of the ledger, each a command of its own:
+// What customer service, finance and operations ask of the ledger, each a command of its own:
 //
 //	gameserver payments -openid ...
 //	gameserver regrant -openid ... -billno ... -items gem60*60*1 -by anna -reason "ticket 4711"
 //	gameserver reconcile -bill FILE -columns billno=...,openid=...,amount=...
+//	gameserver migrate
 
 // A command does one thing and ends. define adds its flags and returns what it does once they
 // are parsed.
@@ -37,6 +38,7 @@ type action func(ctx context.Context, s *shop, out, terminal io.Writer) error
 var commands = map[string]command{
 	"payments":  {"Look up payments, and orders that nobody paid, of a player or by any number of theirs.", payments},
 	"regrant":   {"Grant a payment that stands on Tencent's bill and was not delivered (补单). The ledger keeps who did it and why, and grants nothing twice.", regrant},
+	"migrate":   {"Make the tables, or change those of an earlier release, before the servers of this one start.", migrateTables},
 	"reconcile": {"Compare the ledger with Tencent's bill (对账): a CSV file with a header. Exits with 1 if anything differs, with 2 if it could not compare.", reconcile},
 }
 
@@ -66,7 +68,7 @@ func runCommand(ctx context.Context, name string, args []string, getenv func(str
 		return fmt.Errorf("unexpected argument %q: everything is a flag", flags.Arg(0))
 	}
 
-	db, err := openDatabase(cmp.Or(*url, getenv("MIDAS_DATABASE_URL"), "gameserver.db"))
+	db, err := openDatabase(withoutLimits(cmp.Or(*url, getenv("MIDAS_DATABASE_URL"), "gameserver.db")))
 	if err != nil {
 		return err
 	}
@@ -87,6 +89,18 @@ func runCommand(ctx context.Context, name string, args []string, getenv func(str
 	return err
 }
 
+// withoutLimits gives a command the time that a callback does not have, such as for an index on
+// MySQL.
+func withoutLimits(name string) string {
+	switch {
+	case !strings.HasPrefix(name, "mysql://"):
+		return name
+	case strings.Contains(name, "?"):
+		return name + "&readTimeout=0s&writeTimeout=0s"
+	}
+	return name + "?readTimeout=0s&writeTimeout=0s"
+}
+
 // payments prints what the ledger knows.
 func payments(flags *flag.FlagSet) action {
 	var q midassql.Query
@@ -102,31 +116,27 @@ func payments(flags *flag.FlagSet) action {
 		}
 
 		table := newTable(out, "STORED", "BILLNO", "OPENID", "ZONE", "ITEMS", "YUAN", "STATE", "REPEATS", "TOKEN", "METADATA", "BY", "NOTE", "LAST ERROR")
-		n := 0
 		for p, err := range s.store.Payments(ctx, q) {
 			if err != nil {
 				return err
 			}
 			table.row(clock(p.Stored), p.BillNo, p.OpenID, p.ZoneID, midas.FormatItems(p.Items), p.Charged.Yuan(), string(p.State),
 				strconv.Itoa(p.Repeats), p.Token, p.Metadata, p.SettledBy, p.Note, p.LastError)
-			n++
 		}
 		table.flush()
-		fmt.Fprintf(out, "%d payments\n", n)
+		fmt.Fprintf(out, "%d payments\n", table.n)
 		if q.BillNo != "" { // an order has none
 			return nil
 		}
 		unpaid := newTable(out, "ORDERED", "OPENID", "ZONE", "ITEMS", "TOKEN", "METADATA")
-		n = 0
 		for o, err := range unpaidOrders(ctx, s.store, q) {
 			if err != nil {
 				return err
 			}
 			unpaid.row(clock(o.Saved), o.OpenID, o.ZoneID, midas.FormatItems(o.Items), o.Token, o.Metadata)
-			n++
 		}
 		unpaid.flush()
-		fmt.Fprintf(out, "%d orders without a payment\n", n)
+		fmt.Fprintf(out, "%d orders without a payment\n", unpaid.n)
 		return nil
 	}
 }
@@ -215,12 +225,14 @@ func clock(t time.Time) string { return t.Format(time.DateTime) }
 type table struct {
 	out   io.Writer
 	heads []string
-	rows  *tabwriter.Writer
+	rows  *tabwriter.Writer // nil without rows
+	n     int
 }
 
 func newTable(out io.Writer, heads ...string) *table { return &table{out: out, heads: heads} }
 
 func (t *table) row(cells ...string) {
+	t.n++
 	if t.rows == nil {
 		t.rows = tabwriter.NewWriter(t.out, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(t.rows, strings.Join(t.heads, "\t"))

@@ -167,6 +167,11 @@ func TestReconcile(t *testing.T) {
 			require.NoError(t, err, out)
 			require.Contains(t, out, "5 lines on the bill: 0 on the bill only, 0 in the ledger only, 0 with another amount")
 
+			// A line that stands there twice, as a refund may, is one too many.
+			out, err = reconcile(write([]byte("no,fen\n-1,600\n-2,480\n-3,600\n-4,600\n-4,600\n-1,600\n")), "billno=no,amount=fen", "-unit", "fen")
+			require.ErrorIs(t, err, errDiffers)
+			require.Regexp(t, `line 7 +-1`, out)
+
 			// A payment of long ago that the bill shows only now is in the ledger.
 			_, err = runOn(t, databaseURL, "reconcile", "-bill", write([]byte("no,fen\n-1,600\n")), "-columns", "billno=no,amount=fen", "-unit", "fen", "-from", "2024-01-01", "-to", "2024-01-02")
 			require.NoError(t, err)
@@ -187,12 +192,34 @@ func TestACommandStops(t *testing.T) {
 	stop()
 	file := filepath.Join(t.TempDir(), "bill.csv")
 	require.NoError(t, os.WriteFile(file, []byte("no,fen\n-1,600\n"), 0o600))
-	for _, args := range [][]string{{"payments", "-openid", "anna"}, {"reconcile", "-bill", file, "-columns", "billno=no,amount=fen"}} {
+	for _, args := range [][]string{{"payments", "-openid", "anna"}, {"migrate"}, {"reconcile", "-bill", file, "-columns", "billno=no,amount=fen"}} {
 		err := run(ctx, args, environment("MIDAS_DATABASE_URL", databaseURL), io.Discard, io.Discard)
 		require.ErrorIs(t, err, context.Canceled)
 		require.ErrorContains(t, err, "stopped")
 		require.NotErrorIs(t, err, errDiffers)
 	}
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range everyDialect {
+		t.Run(string(dialect), func(t *testing.T) {
+			t.Parallel()
+			databaseURL := newDatabase(t, dialect)
+			for range 2 {
+				out, err := runOn(t, databaseURL, "migrate")
+				require.NoError(t, err)
+				require.Equal(t, "the tables are there\n", out)
+			}
+			require.Empty(t, granted(t, reader(t, databaseURL)))
+			s := &shop{db: reader(t, databaseURL)}
+			require.Empty(t, s.indexProgress(t.Context()), "no index is being built")
+		})
+	}
+	name := withoutLimits("mysql://u:p@h/d")
+	require.Equal(t, "mysql://u:p@h/d?readTimeout=0s&writeTimeout=0s", name)
+	require.Equal(t, "mysql://u:p@h/d?tls=true&readTimeout=0s&writeTimeout=0s", withoutLimits("mysql://u:p@h/d?tls=true"))
+	require.Equal(t, "postgres://h/d", withoutLimits("postgres://h/d"))
 }
 
 // A nightly job goes by the exit code.

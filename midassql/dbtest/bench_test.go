@@ -3,7 +3,6 @@ package dbtest
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -69,11 +68,7 @@ func handwritten(db *database) midas.DeliverFunc {
 			return err
 		}
 		defer tx.Rollback()
-		bought, err := json.Marshal(d.Items)
-		if err != nil {
-			return err
-		}
-		result, err := tx.ExecContext(ctx, insert, d.OpenID, d.BillNo, d.Token, d.ZoneID, string(bought),
+		result, err := tx.ExecContext(ctx, insert, d.OpenID, d.BillNo, d.Token, d.ZoneID, midas.FormatItems(d.Items),
 			int64(d.Charged), d.Time.Unix(), time.Now().Unix())
 		if err != nil {
 			return err
@@ -82,7 +77,7 @@ func handwritten(db *database) midas.DeliverFunc {
 			return err
 		}
 		var openID string
-		var stored []byte
+		var stored string
 		var maxQuantity int
 		switch err := tx.QueryRowContext(ctx, lookUp, d.Token).Scan(&openID, &stored, &maxQuantity); {
 		case errors.Is(err, sql.ErrNoRows):
@@ -90,8 +85,8 @@ func handwritten(db *database) midas.DeliverFunc {
 		case err != nil:
 			return err
 		}
-		var items []midas.Item
-		if err := json.Unmarshal(stored, &items); err != nil {
+		items, err := midas.ParseItems(stored)
+		if err != nil {
 			return err
 		}
 		if openID != d.OpenID || len(items) != len(d.Items) {

@@ -169,6 +169,9 @@ func TestStatementsUseTheirIndexes(t *testing.T) {
 				continue
 			}
 			for _, table := range []string{"deliveries", "orders", "inbox"} {
+				if table == "inbox" && strings.Contains(statement.query, "stuck = 0 WHERE stuck = 1") {
+					continue // Retry, a person's call, reads all that waits
+				}
 				if table == "inbox" && strings.Contains(statement.query, "LEFT JOIN") || strings.HasPrefix(statement.query, "DELETE") && strings.Contains(statement.query, " IN (") {
 					continue // so many of its rows are wanted that reading all of this small table is right
 				}
@@ -180,9 +183,12 @@ func TestStatementsUseTheirIndexes(t *testing.T) {
 	})
 }
 
-// fill makes n payments and orders by SQL, and one waiting payment of another zone for each ten.
+// fill makes n payments and orders by SQL, and 2,000 that wait in other zones.
 func (db *database) fill(t testing.TB, n int) {
 	t.Helper()
+	if n == 0 {
+		return
+	}
 	series := map[midassql.Dialect]string{
 		midassql.PostgreSQL: fmt.Sprintf("(SELECT i FROM generate_series(1, %d) AS s(i)) AS series", n),
 		midassql.MySQL:      fmt.Sprintf("(SELECT seq AS i FROM seq_1_to_%d) AS series", n),
@@ -199,16 +205,11 @@ func (db *database) fill(t testing.TB, n int) {
 	db.must(t, "INSERT INTO deliveries (openid, billno, token, zone, items, charged, called_at, granted_at, metadata, done_ms) SELECT "+
 		text("player")+", "+text("-")+", "+text("token")+", '1', 'gem60*60*2', 1200, 1707393600 + i, 1707393600 + i, "+text("metadata")+", 1707393600000 + 1000 * i FROM "+series)
 	db.must(t, "INSERT INTO inbox (openid, billno, zone, stored_ms, due_ms) SELECT "+
-		text("player")+", "+text("-")+", "+text("zone")+", 1707393600000, 99999999999999 FROM "+series+" WHERE i % 10 = 0")
+		text("player")+", "+text("-")+", "+text("zone")+", 1707393600000, 99999999999999 FROM "+series+" WHERE i <= 2000")
 	for _, table := range []string{"orders", "deliveries", "inbox"} {
-		switch db.dialect {
-		case midassql.PostgreSQL:
-			_, err := db.Exec("VACUUM ANALYZE " + db.prefix + table)
-			require.NoError(t, err)
-		default:
-			_, err := db.Exec(strings.Replace("ANALYZE TABLE ", map[bool]string{true: "TABLE ", false: "-"}[db.dialect == midassql.SQLite], "", 1) + db.prefix + table)
-			require.NoError(t, err)
-		}
+		analyze := map[midassql.Dialect]string{midassql.PostgreSQL: "VACUUM ANALYZE ", midassql.MySQL: "ANALYZE TABLE ", midassql.SQLite: "ANALYZE "}[db.dialect]
+		_, err := db.Exec(analyze + db.prefix + table)
+		require.NoError(t, err)
 	}
 }
 

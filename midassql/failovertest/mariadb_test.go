@@ -186,7 +186,7 @@ func TestMariaDB(t *testing.T) {
 	r := during(t, writers, func() {
 		for range *failovers {
 			m.failover(t)
-			pause(t.Context(), time.Second)
+			pause(t.Context(), between)
 		}
 	})
 	requireExactlyOnce(t, r)

@@ -29,6 +29,7 @@ import (
 var (
 	failovers = flag.Int("failovers", 1, "failovers of PostgreSQL and of MariaDB")
 	kills     = flag.Int("kills", 1, "nodes of Galera killed")
+	pgFolder  = flag.String("postgresql", "", "folder of PostgreSQL's programs (default: of the newest that is installed)")
 	races     = flag.Int("races", 300, "payments called back on two nodes of Galera at once")
 )
 
@@ -66,12 +67,12 @@ var tables = map[midassql.Dialect][]string{
 	midassql.PostgreSQL: {
 		`CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, openid text NOT NULL, billno text NOT NULL)`,
 		`CREATE TABLE balances (openid text PRIMARY KEY, amount bigint NOT NULL)`,
-		`CREATE TABLE byhand (openid text, billno text, repeats int NOT NULL DEFAULT 0, PRIMARY KEY (openid, billno))`,
+		`CREATE TABLE byhand (openid text, billno text, PRIMARY KEY (openid, billno))`,
 	},
 	midassql.MySQL: {
 		`CREATE TABLE items (id BIGINT AUTO_INCREMENT PRIMARY KEY, openid VARBINARY(64) NOT NULL, billno VARBINARY(64) NOT NULL) ENGINE=InnoDB`,
 		`CREATE TABLE balances (openid VARBINARY(64) PRIMARY KEY, amount BIGINT NOT NULL) ENGINE=InnoDB`,
-		`CREATE TABLE byhand (openid VARBINARY(64), billno VARBINARY(64), repeats INT NOT NULL DEFAULT 0, PRIMARY KEY (openid, billno)) ENGINE=InnoDB`,
+		`CREATE TABLE byhand (openid VARBINARY(64), billno VARBINARY(64), PRIMARY KEY (openid, billno)) ENGINE=InnoDB`,
 	},
 }
 
@@ -93,6 +94,7 @@ func placeholders(dialect midassql.Dialect, statement string) string {
 	return string(numbered)
 }
 
+// grant gives the player one item, and adds it to his balance.
 func grant(ctx context.Context, tx *sql.Tx, dialect midassql.Dialect, d *midas.Delivery, reads bool) error {
 	update, args := `UPDATE balances SET amount = amount + ? WHERE openid = ?`, []any{1, d.OpenID}
 	if reads {

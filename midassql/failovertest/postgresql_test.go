@@ -19,8 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stalled is how long the standby hears nothing before the primary is killed.
-const stalled = 3 * time.Second
+const (
+	stalled = 3 * time.Second // how long the standby hears nothing before the primary is killed
+	between = 3 * time.Second // two failovers
+)
 
 // A postgreSQL is a primary and a standby, which replicates over a link.
 type postgreSQL struct {
@@ -34,10 +36,13 @@ type postgreSQL struct {
 // disks.
 func startPostgreSQL(t *testing.T, synchronous bool) *postgreSQL {
 	t.Helper()
-	initdb := program(t, "initdb", "/usr/lib/postgresql/*/bin/")
-	p := &postgreSQL{account: newAccount(t, "postgres"), bin: filepath.Dir(initdb), replication: newLink(t)}
+	bin := *pgFolder
+	if bin == "" {
+		bin = filepath.Dir(program(t, "initdb", "/usr/lib/postgresql/*/bin/"))
+	}
+	p := &postgreSQL{account: newAccount(t, "postgres"), bin: bin, replication: newLink(t)}
 	p.primary, p.standby = p.newNode(t, "a"), p.newNode(t, "b")
-	p.account.run(t, initdb, "-D", p.primary.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C")
+	p.account.run(t, filepath.Join(bin, "initdb"), "-D", p.primary.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C")
 	settings := "wal_log_hints = on\nwal_retrieve_retry_interval = 200ms\nunix_socket_directories = ''\n"
 	if synchronous {
 		// By name: for '*' a running pg_basebackup is a synchronous standby too.
@@ -145,7 +150,7 @@ func TestPostgreSQL(t *testing.T) {
 	r := during(t, writers, func() {
 		for range *failovers {
 			p.failover(t)
-			pause(t.Context(), time.Second)
+			pause(t.Context(), between)
 		}
 	})
 	requireExactlyOnce(t, r)

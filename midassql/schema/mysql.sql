@@ -69,8 +69,7 @@ CREATE TABLE IF NOT EXISTS midas_inbox (
     stuck      INT NOT NULL DEFAULT 0, -- 1: failed for 72 h
     last_error VARBINARY(255) NOT NULL DEFAULT '',
     PRIMARY KEY (openid, billno),
-    KEY midas_inbox_due (due_ms),
-    KEY midas_inbox_zone (zone, due_ms)
+    KEY midas_inbox_due (due_ms)
 ) ENGINE=InnoDB;
 
 -- The zones that workers have named.

@@ -68,7 +68,6 @@ CREATE TABLE IF NOT EXISTS midas_inbox (
     PRIMARY KEY (openid, billno)
 );
 CREATE INDEX IF NOT EXISTS midas_inbox_due ON midas_inbox (due_ms);
-CREATE INDEX IF NOT EXISTS midas_inbox_zone ON midas_inbox (zone, due_ms);
 
 -- The zones that workers have named.
 CREATE TABLE IF NOT EXISTS midas_zones (

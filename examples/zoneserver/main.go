@@ -1,0 +1,177 @@
+// Command zoneserver is a game whose players live in the memory of zone servers and are saved
+// to Redis. The gateway places orders and stores payments with midassql's Inbox; each zone server
+// takes those of its own zone, and saves the items together with the payment's id.
+//
+//	zoneserver gateway -listen 127.0.0.1:9000 -db postgres://… -redis redis://127.0.0.1:6379/0
+//	zoneserver zone -name 1 -listen 127.0.0.1:9001 -db postgres://… -redis redis://127.0.0.1:6379/0
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/redis/go-redis/v9"
+)
+
+const usage = "usage: zoneserver gateway|zone [flags]; -h after either lists the flags"
+
+// A config is what the flags and the environment say.
+type config struct {
+	listen, db, redis string
+
+	midas, appID, appKey, deliveryPath string // the gateway's
+
+	zone  string // the zone server's
+	save  time.Duration
+	lease time.Duration
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "zoneserver:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends, and then until what is running has ended.
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	if len(args) == 0 {
+		return errors.New(usage)
+	}
+	var c config
+	flags := flag.NewFlagSet("zoneserver "+args[0], flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&c.listen, "listen", "127.0.0.1:9000", "`address` to listen on")
+	flags.StringVar(&c.db, "db", "", "`URL` of the database of orders and payments, postgres://… or mysql://… (default $DATABASE_URL)")
+	flags.StringVar(&c.redis, "redis", "redis://127.0.0.1:6379/0", "`URL` of the Redis that players are saved to; it must run with appendonly yes and appendfsync always")
+	serve := serveGateway
+	switch args[0] {
+	case "gateway":
+		flags.StringVar(&c.midas, "midas", "sandbox", "sandbox, live, or the `URL` of a sandbox such as the one of cmd/midas")
+		flags.StringVar(&c.appID, "app-id", "", "offer `id`; the pay key is read from $MIDAS_APP_KEY")
+		flags.StringVar(&c.deliveryPath, "delivery-path", "/pay/notify", "`path` of the delivery URL as registered at Tencent")
+	case "zone":
+		serve = serveZone
+		flags.StringVar(&c.zone, "name", "1", "the zone, as orders name it in zoneid")
+		flags.DurationVar(&c.save, "save", time.Second, "how often players are saved who have only played")
+		flags.DurationVar(&c.lease, "lease", 30*time.Second, "how long a payment belongs to a zone server that no more is heard of")
+	default:
+		return errors.New(usage)
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	c.db, c.appKey = cmp.Or(c.db, os.Getenv("DATABASE_URL")), os.Getenv("MIDAS_APP_KEY")
+	log := slog.New(slog.NewJSONHandler(stderr, nil))
+
+	db, dialect, err := openDatabase(c.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	store, err := midassql.New(db, dialect, midassql.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	options, err := redis.ParseURL(c.redis)
+	if err != nil {
+		return errors.New("-redis: want redis://user:password@host:6379/0") // err may show the password
+	}
+	// A save that got no answer may have happened. It must not be sent a second time: the
+	// zone server would hear that the payment is saved already, and not know with which items.
+	options.MaxRetries = -1
+	options.ContextTimeoutEnabled = true
+	players := &players{redis.NewClient(options)}
+	defer players.redis.Close()
+	return serve(ctx, &c, store, players, log)
+}
+
+func serveGateway(ctx context.Context, c *config, store *midassql.Store, players *players, log *slog.Logger) error {
+	endpoint := midas.Sandbox()
+	switch c.midas {
+	case "sandbox":
+	case "live":
+		endpoint = midas.Production()
+	default:
+		endpoint = endpoint.At(c.midas)
+	}
+	client, err := midas.New(midas.Config{AppID: c.appID, AppKey: c.appKey, Gateway: endpoint, DeliveryPath: c.deliveryPath, Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	g := &gateway{client: client, store: store, log: log}
+	inbox := store.Inbox(midassql.InboxOptions{OnStored: players.announce})
+	mux := http.NewServeMux()
+	mux.Handle(c.deliveryPath, client.DeliveryHandler(inbox.Deliver))
+	mux.HandleFunc("POST /orders", g.order)
+	err = serve(ctx, c.listen, mux, log)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	return errors.Join(err, client.Wait(grace))
+}
+
+func serveZone(ctx context.Context, c *config, store *midassql.Store, players *players, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{c.zone}, Lease: c.lease})
+	z := newZone(c.zone, inbox, players, log)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		z.run(ctx, c.save)
+	}()
+	err := serve(ctx, c.listen, z.endpoints(), log)
+	cancel()
+	<-ended
+	return err
+}
+
+// shutdownTime is how long running requests have when the server stops.
+const shutdownTime = 10 * time.Second
+
+func serve(ctx context.Context, address string, handler http.Handler, log *slog.Logger) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("-listen: %w", err)
+	}
+	server := &http.Server{
+		Handler:           http.MaxBytesHandler(handler, 16<<10),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      20 * time.Second, // an order may be tried three times
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10, // the query of a callback is 16 KiB at most
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	log.InfoContext(ctx, "listening", "address", listener.Addr().String())
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	return server.Shutdown(grace)
+}

@@ -1,0 +1,136 @@
+package dbtest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/require"
+)
+
+var history = flag.Int("history", 0, "payments and orders in the tables before BenchmarkLedger begins; 10 million take minutes to fill in")
+
+// BenchmarkLedger is what each call costs with -history payments in the tables. Compare runs with
+// different histories: the cost must not grow with it.
+//
+//	go test -run '^$' -bench Ledger -benchtime 2000x -args -history 1000000
+func BenchmarkLedger(b *testing.B) {
+	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL, midassql.SQLite} {
+		b.Run(string(dialect), func(b *testing.B) { benchmarkLedger(b, openDatabase(b, dialect)) })
+	}
+}
+
+func benchmarkLedger(b *testing.B, db *database) {
+	store := db.store(b, midassql.Options{})
+	start := time.Now()
+	db.fill(b, *history)
+	b.Logf("filled %d in %v", *history, time.Since(start).Round(time.Second))
+	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
+	ordered(b, store, "player", "token")
+	_, err := store.Purge(b.Context(), 50*365*24*time.Hour)
+	require.NoError(b, err)
+	var n atomic.Int64
+	next := func() *midas.Delivery { return paid("player", "token", fmt.Sprint("-bench", n.Add(1))) }
+
+	once := store.Once(db.grant)
+	for _, call := range []struct {
+		name string
+		call func(ctx context.Context) error
+	}{
+		{"Once", func(ctx context.Context) error { return once(ctx, next()) }},
+		{"Deliver", func(ctx context.Context) error { return inbox.Deliver(ctx, next()) }},
+		{"PurgeNothing", func(ctx context.Context) error {
+			_, err := store.Purge(ctx, 50*365*24*time.Hour)
+			return err
+		}},
+		{"LookUp", func(ctx context.Context) error {
+			for range store.Payments(ctx, midassql.Query{OpenID: "player7"}) {
+			}
+			return nil
+		}},
+		{"WaitingNothing", func(ctx context.Context) error {
+			for _, err := range inbox.Waiting(ctx, "player7") {
+				return err
+			}
+			return nil
+		}},
+	} {
+		b.Run(call.name, func(b *testing.B) {
+			for b.Loop() {
+				require.NoError(b, call.call(b.Context()))
+			}
+		})
+	}
+	// A claim and its Done, of what Deliver has stored.
+	b.Run("ClaimAndDone", func(b *testing.B) {
+		db.must(b, "DELETE FROM inbox WHERE openid = 'player'")
+		b.StopTimer()
+		for range b.N {
+			require.NoError(b, inbox.Deliver(b.Context(), next()))
+		}
+		db.must(b, "UPDATE inbox SET openid = billno WHERE openid = 'player'") // one player each
+		db.must(b, "UPDATE deliveries SET openid = billno WHERE openid = 'player' AND state = 1")
+		b.StartTimer()
+		handleAll(b, inbox, b.N)
+	})
+}
+
+// handleAll runs Work until n payments are done.
+func handleAll(b *testing.B, inbox *midassql.Inbox, n int) {
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	var handled atomic.Int64
+	inbox.Work(ctx, func(context.Context, *midas.Delivery) error {
+		if handled.Add(1) == int64(n) {
+			cancel()
+		}
+		return nil
+	})
+	if handled.Load() != int64(n) {
+		b.Errorf("%d payments were handed out, want %d", handled.Load(), n)
+	}
+}
+
+// BenchmarkInbox is Deliver and Work beside Once, on the same database with the same callers: what
+// a payment costs that is handed on.
+func BenchmarkInbox(b *testing.B) {
+	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL, midassql.SQLite} {
+		b.Run(string(dialect), func(b *testing.B) {
+			db := openDatabase(b, dialect)
+			store := db.store(b, midassql.Options{})
+			db.fill(b, 20_000) // what plans are for
+			const players = 1000
+			for i := range players {
+				ordered(b, store, fmt.Sprint("payer", i), fmt.Sprint("order", i))
+			}
+			var n atomic.Int64
+			deliverAll := func(b *testing.B, deliver midas.DeliverFunc) {
+				b.SetParallelism(8)
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						i := n.Add(1)
+						if err := deliver(b.Context(), paid(fmt.Sprint("payer", i%players), fmt.Sprint("order", i%players), fmt.Sprint("-paid", i))); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.Run("Once", func(b *testing.B) { deliverAll(b, store.Once(db.grant)) })
+			b.Run("DeliverAndWork", func(b *testing.B) {
+				inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Workers: 64})
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					handleAll(b, inbox, b.N)
+				}()
+				deliverAll(b, inbox.Deliver)
+				<-done
+			})
+		})
+	}
+}
