@@ -361,8 +361,8 @@ func crashMiniGame(t *testing.T, db *database, fault string, payments, kills int
 			}()
 			select {
 			case <-held.arrived:
-			case <-limit.Done():
-				return limit.Err()
+			case err := <-paid:
+				return errors.Join(errors.New("no delivery was pushed"), err)
 			}
 			receipt, err := wechat.Refund(limit, minigame.Live, order.OutTradeNo)
 			if err == nil && receipt.Accepted {
