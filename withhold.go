@@ -205,8 +205,8 @@ func decodeHex(run string) []byte {
 // The types below hold secrets. However one is printed or marshalled, as a value or
 // through a pointer, its secrets are replaced. Format is defined rather than String,
 // because verbs such as %d ignore String. %p and %w ignore Format too and print everything;
-// go vet reports %w, but not %p. Reflection on unexported fields shows everything as well, such as
-// the diff of an assertion library: do not compare these types in tests.
+// go vet reports %w, but not %p. What reads fields by reflection, such as the diff of an
+// assertion library, shows everything as well: do not compare these types in tests.
 
 // plainConfig is a Config without the methods.
 type plainConfig Config
