@@ -47,9 +47,10 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 	for ctx.Err() == nil {
 		if now := b.store.opts.Now(); named.IsZero() || now.Sub(named) >= zonesEvery {
 			if err := b.nameZones(ctx); err != nil {
-				b.store.log(ctx, "midassql: Work cannot name its zones", slog.Any("error", err))
+				b.store.log(ctx, "midassql: Work cannot name its zones; it tries again with the next look", slog.Any("error", err))
+			} else {
+				named = now
 			}
-			named = now
 		}
 		for range len(finished) {
 			<-finished
