@@ -89,8 +89,8 @@ var (
 	errNoDeliveryPath = &ConfigError{"DeliveryPath", "empty: set it to the path of the delivery URL as registered at Tencent"}
 )
 
-// parse is ParseDeliveryQuery, but of a verified callback with an error it returns
-// what could be read: that player has paid, and somebody has to find the payment.
+// parse is ParseDeliveryQuery, except that for a verified callback with an error it also
+// returns what could be read: that player has paid, and somebody has to find the payment.
 func (c *Client) parse(rawQuery string) (*Delivery, error) {
 	if c.cfg.DeliveryPath == "" {
 		return nil, errNoDeliveryPath

@@ -52,7 +52,7 @@ const (
 
 // A CallbackEvent says what became of one callback. Each answer makes one event; a
 // DeliverFunc that returns after its callback was answered makes another one, which
-// is Late. It holds no secret.
+// is Late. It holds no secret, unless the DeliverFunc's own error does.
 type CallbackEvent struct {
 	Outcome  Outcome
 	Late     bool          // the DeliverFunc returned after ret 1 had been answered
@@ -176,7 +176,8 @@ func (c *Client) DeliveryHandler(deliver DeliverFunc) http.Handler {
 			c.report(r.Context(), unverified(r, errNotGet), start)
 			return
 		}
-		d, err := c.parse(r.URL.RawQuery)
+		// Adaptors of other servers reuse the memory of a request that a DeliverFunc may outlive.
+		d, err := c.parse(strings.Clone(r.URL.RawQuery))
 		var (
 			e     CallbackEvent
 			reply = systemBusy
@@ -346,7 +347,7 @@ func (c *Client) report(ctx context.Context, e CallbackEvent, start time.Time) {
 
 // Ready returns nil, or an error while Config.MaxDeliveries DeliverFuncs are running,
 // which means that new callbacks are answered ret 1. For a readiness check:
-// DeliverFuncs that ignore their context never make room, so somebody has to hear of it.
+// DeliverFuncs that ignore their context may never make room, and somebody must hear of it.
 func (c *Client) Ready() error {
 	if n := c.running.Count(); n >= c.cfg.MaxDeliveries {
 		return c.fullUp(n)

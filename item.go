@@ -34,8 +34,9 @@ func FormatItems(items []Item) string {
 	return b.String()
 }
 
-// ParseItems reads the notation that [FormatItems] writes, with the trailing zeros
-// in prices that callbacks show. The error is a [*ParamError] for payitem.
+// ParseItems reads the notation that [FormatItems] writes, with the trailing zeros in
+// prices that callbacks show. The error is a [*ParamError] for payitem. A price of 0 and
+// any id that is not empty are accepted: the limits are those of an order.
 func ParseItems(payitem string) ([]Item, error) {
 	items, reason := parseItems(payitem)
 	if reason != "" {
@@ -44,8 +45,8 @@ func ParseItems(payitem string) ([]Item, error) {
 	return items, nil
 }
 
-// parseItems is ParseItems with the bare reason: a callback's error is another one
-// than an order's (see ReplyTo).
+// parseItems is ParseItems with the bare reason, since an error about a callback must not
+// look like one about an order (see ReplyTo).
 func parseItems(payitem string) (items []Item, reason string) {
 	items = make([]Item, 0, strings.Count(payitem, ";")+1)
 	for part := range strings.SplitSeq(payitem, ";") {
@@ -87,17 +88,17 @@ func validateItems(items []Item, refuse func(field, param, format string, args .
 	}
 	left := Amount(maxTotal)
 	for i, item := range items {
-		refuse := func(field, reason string) {
+		refuseItem := func(field, reason string) {
 			refuse(fmt.Sprintf("Items[%d].%s", i, field), "payitem", "%s", reason)
 		}
 		if item.ID == "" || strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("*;|", c) }) {
-			refuse("ID", "empty, or not plain ASCII without * ; | and spaces")
+			refuseItem("ID", "empty, or not plain ASCII without * ; | and spaces")
 		}
 		if item.Price < Fen {
-			refuse("Price", "below one fen")
+			refuseItem("Price", "below one fen")
 		}
 		if item.Quantity < 1 {
-			refuse("Quantity", "below 1")
+			refuseItem("Quantity", "below 1")
 		}
 		switch {
 		case item.Price < Fen || item.Quantity < 1 || left < 0:

@@ -16,7 +16,7 @@
 // payment may be called back again, at once or much later: (OpenID, BillNo) is its
 // identity, and its items must be granted once. Package midassql does that with the
 // game's database. The handler mounts in every framework that takes an http.Handler;
-// [Client.ParseDeliveryQuery] and [ReplyTo] are for the rest. There is no way to get a
+// [Client.ParseDeliveryQuery] and [ReplyTo] are for the rest. None of them returns a
 // [Delivery] that was not verified.
 //
 // # Money
@@ -46,7 +46,7 @@
 // A Client is safe for use by multiple goroutines. Blocking calls return when their
 // context ends.
 //
-// Comments name sections of the protocol's description, docs/protocol.md.
+// Comments cite sections of docs/protocol.md, which describes the protocol.
 package midas
 
 import (
@@ -80,8 +80,8 @@ const (
 	defaultHTTPLimit  = 5 * time.Second // for one try; the app waits for the order meanwhile
 	maxAnswerBytes    = 64 << 10        // a real answer has less than 1 KiB
 
-	// The two moments leave time to tell a commit from a rollback, and for the answer to
-	// travel before Midas hangs up.
+	// The time between these two is for telling a commit from a rollback, and the time after
+	// them for the answer to reach Midas before it hangs up.
 	defaultDeliverTimeout = 1500 * time.Millisecond
 	defaultAnswerTimeout  = 1800 * time.Millisecond
 
@@ -111,8 +111,8 @@ func Sandbox() Gateway {
 	return Gateway{BaseURL: "https://ysdktest.qq.com", SignPrefix: "/v3/r", OrgLocPrefix: "/v3/r"}
 }
 
-// MSDK returns the older live gateway. It is known with plain HTTP only, so openkey and
-// pay_token can be read on the way.
+// MSDK returns the older live gateway. It is only known to speak plain HTTP, so openkey
+// and pay_token can be read in transit.
 func MSDK() Gateway { return Gateway{BaseURL: "http://msdk.qq.com", PayToken: true} }
 
 // MSDKSandbox returns the sandbox of the older gateway, plain HTTP as well.
@@ -152,11 +152,11 @@ type Config struct {
 
 	// OnCallback optionally specifies a function that gets an event for every answer to a
 	// callback, and one more where a DeliverFunc returned after its answer. It is called
-	// from one goroutine, after the answer: it may block or panic without holding up
-	// anything but the next event.
+	// after the answer, one event at a time: if it blocks or panics, nothing waits for it but
+	// the next event and [Client.Wait], which it must not call.
 	OnCallback func(CallbackEvent)
 
-	// MaxDeliveries is how many DeliverFuncs may run at once. While that many are running
+	// MaxDeliveries is how many DeliverFuncs may run at once. While that many are running,
 	// verified callbacks are answered ret 1 at once, and [Client.Ready] returns an error.
 	// Zero means 2048, which no healthy game reaches; negative is refused.
 	MaxDeliveries int
@@ -253,7 +253,7 @@ func (cfg Config) validate() error {
 	case cfg.AppID == "":
 		refuse("AppID", "empty: set the offer id")
 	case badlyCopied(cfg.AppID):
-		refuse("AppID", "holds whitespace, an invisible character or quotes: was it copied with something around it?")
+		refuse("AppID", notCopiedAlone)
 	case cfg.Gateway.SignPrefix == Production().SignPrefix && weChatAppID.MatchString(cfg.AppID):
 		refuse("AppID", "is a WeChat app id: on YSDK WeChat players are charged with the offer id too, and with its pay key")
 	}
@@ -263,7 +263,7 @@ func (cfg Config) validate() error {
 	case strings.HasSuffix(cfg.AppKey, "&"):
 		refuse("AppKey", `ends in "&": leave the "&" out, it is added when signing`)
 	case badlyCopied(cfg.AppKey):
-		refuse("AppKey", "holds whitespace, an invisible character or quotes: was it copied with something around it?")
+		refuse("AppKey", notCopiedAlone)
 	}
 	if reason := cfg.Gateway.wrong(); reason != "" {
 		refuse("Gateway", reason)
@@ -298,7 +298,9 @@ func (cfg Config) validate() error {
 
 var weChatAppID = regexp.MustCompile("^wx[0-9a-f]{16}$")
 
-// badlyCopied reports whether a value holds what a copy from a page brings along.
+const notCopiedAlone = "holds whitespace, an invisible character or quotes, or is over 1024 bytes: was it copied with something around it?"
+
+// badlyCopied reports whether a value holds what comes along when it is copied from a page.
 func badlyCopied(s string) bool {
 	const quotes = "\"'“”"
 	return strings.Trim(s, quotes) != s || len(s) > maxSecret || !utf8.ValidString(s) ||
@@ -392,7 +394,12 @@ func (c *Client) get(ctx context.Context, api string, params url.Values, login L
 		if c.log != nil {
 			attrs := []any{"api", api, "try", try + 1, "error", err.Error(), "delay", delay}
 			logCtx := context.WithoutCancel(ctx)
-			c.log.Add("", func(int) { c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...) })
+			c.log.Add("", func(missed int) {
+				if missed > 0 {
+					attrs = append(attrs, "missed", missed)
+				}
+				c.cfg.Logger.WarnContext(logCtx, "midas: call failed, trying again", attrs...)
+			})
 		}
 		if ended := sleep(ctx, delay); ended != nil {
 			return orderAnswer{}, sent, fmt.Errorf("%w; the last try: %w", ended, err)
@@ -491,7 +498,11 @@ func readAnswer(resp *http.Response, show func(string) string) (orderAnswer, err
 	case reason != "":
 		return orderAnswer{}, unusable(int64(len(body)), reason, nil)
 	case *answer.Ret != 0:
-		return orderAnswer{}, &Error{Ret: int(*answer.Ret), Msg: show(string(answer.Msg)), Code: show(string(answer.Code))}
+		msg := string(answer.Msg)
+		return orderAnswer{}, &Error{
+			Ret: int(*answer.Ret), Msg: show(msg), Code: show(string(answer.Code)),
+			aboutSig: aboutSig.MatchString(msg[:min(len(msg), maxForeign)]),
+		}
 	}
 	return answer, nil
 }

@@ -36,8 +36,9 @@ const (
 	maxMetadata    = 128           // bytes
 	maxTotal       = 2_000_000_000 // fen
 
-	// maxSecret is the library's own limit, in bytes, on what the app sends as credentials:
-	// several times what was ever seen, and little enough to be searched for in an answer.
+	// maxSecret is the library's own limit, in bytes, on each credential and other text that
+	// the app sends: several times what was ever seen, and little enough to be searched for
+	// in an answer.
 	maxSecret = 1024
 )
 
@@ -58,7 +59,7 @@ type OrderRequest struct {
 
 	PF     string // platform and channel (平台信息) from the login, as received; at most 150 bytes; required
 	PFKey  string // what vouches for PF, from the login; required
-	ZoneID string // server zone (大区), "1" if empty; for a role in it "zone_role", the role percent-encoded
+	ZoneID string // server zone (大区), "1" if empty; for a role in it "zone_role", the role percent-encoded; at most 1024 bytes
 
 	// Items are what is bought; required. Together they take less than 512 bytes on the
 	// wire and cost at most 20 million yuan.
@@ -84,7 +85,7 @@ type OrderRequest struct {
 }
 
 // Order is an order that Midas accepted. Store it before the app gets it: the delivery
-// may arrive at once. Its JSON goes to the app as it is.
+// may arrive at once. Its JSON can be sent to the app as is.
 type Order struct {
 	Token     string    `json:"token"`            // comes back as Delivery.Token
 	URLParams string    `json:"url_params"`       // for the client SDK, byte for byte as received
@@ -132,8 +133,8 @@ func (c *Client) createOrder(ctx context.Context, req OrderRequest) (*Order, err
 	}, nil
 }
 
-// orderParams is the table of protocol.md 3, parameters, without ts and sig, which each try makes
-// anew, and without amt, which is best left out.
+// orderParams is the table of protocol.md 3, parameters, without ts and sig, which each
+// try makes anew, and without amt, which is best left out.
 type orderParams struct {
 	OpenID      text     `url:"openid"`
 	OpenKey     text     `url:"openkey"`
@@ -263,13 +264,13 @@ func (r *OrderRequest) validate(g Gateway) error {
 	return errors.Join(errs...)
 }
 
-// validateLogin checks what comes from the player's login.
+// validateLogin checks what comes from the app, the login and the zone.
 func (r *OrderRequest) validateLogin(g Gateway, refuse func(field, param, format string, args ...any)) {
 	for _, f := range []struct{ field, param, value string }{
-		{"OpenID", "openid", r.OpenID}, {"OpenKey", "openkey", r.OpenKey}, {"PF", "pf", r.PF}, {"PFKey", "pfkey", r.PFKey}, {"PayToken", "pay_token", r.PayToken},
+		{"OpenID", "openid", r.OpenID}, {"OpenKey", "openkey", r.OpenKey}, {"PF", "pf", r.PF}, {"PFKey", "pfkey", r.PFKey}, {"PayToken", "pay_token", r.PayToken}, {"ZoneID", "zoneid", r.ZoneID},
 	} {
 		switch {
-		case f.value == "" && f.field != "PayToken":
+		case f.value == "" && f.field != "PayToken" && f.field != "ZoneID":
 			refuse(f.field, f.param, "missing; it comes from the player's login")
 		case len(f.value) > maxSecret || !utf8.ValidString(f.value):
 			refuse(f.field, f.param, "over %d bytes, or not UTF-8", maxSecret)

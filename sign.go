@@ -121,7 +121,8 @@ type Param struct{ Name, Value string }
 // the signature.
 type Params []Param
 
-// Get returns the value of the parameter, or "".
+// Get returns the value of the parameter, or "". It searches by the order of the names:
+// sort Params that you make yourself.
 func (p Params) Get(name string) string {
 	if i, found := slices.BinarySearchFunc(p, name, byName); found {
 		return p[i].Value

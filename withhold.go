@@ -204,9 +204,9 @@ func decodeHex(run string) []byte {
 
 // The types below hold secrets. However one is printed or marshalled, as a value or
 // through a pointer, its secrets are replaced. Format is defined rather than String,
-// which verbs such as %d pass by. %p passes Format by too, and prints everything: go
-// vet reports it. So does what reads unexported fields by reflection, such as the
-// diff of an assertion library: do not compare these types in tests.
+// because verbs such as %d ignore String. %p and %w ignore Format too and print everything;
+// go vet reports %w, but not %p. What reads fields by reflection, such as the diff of an
+// assertion library, shows everything as well: do not compare these types in tests.
 
 // plainConfig is a Config without the methods.
 type plainConfig Config
@@ -227,8 +227,8 @@ func (c Config) shown() shownConfig {
 	return shownConfig{c.AppID, mask(c.AppKey), c.Gateway, c.DeliveryPath}
 }
 
-// Format prints c without the pay key. (What fmt does with a Config inside an
-// unexported field of another type cannot be guarded: keep Configs out of those.)
+// Format prints c without the pay key. It cannot guard a Config in an unexported field of
+// another type, nor the verbs %p and %w, which pass it by; go vet reports only %w.
 func (c Config) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, fmt.FormatString(f, verb), c.masked())
 }
@@ -272,9 +272,9 @@ func (r OrderRequest) masked() plainOrderRequest {
 	return plainOrderRequest(r)
 }
 
-// Format prints r without OpenKey, PayToken, PFKey and the values of Extra. (What fmt
-// does with an OrderRequest inside an unexported field of another type cannot be
-// guarded.)
+// Format prints r without OpenKey, PayToken, PFKey and the values of Extra. It cannot
+// guard an OrderRequest in an unexported field of another type, nor the verbs %p and %w,
+// which pass it by; go vet reports only %w.
 func (r OrderRequest) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, fmt.FormatString(f, verb), r.masked())
 }

@@ -52,7 +52,8 @@ type InboxOptions struct {
 	// Zones are the zones whose payments Work and Waiting hand out. A payment belongs to a
 	// name if its zoneid is that name, or begins with it and "_" (zone_role, protocol.md 3, parameters);
 	// among all names that any worker on this database has ever had, the longest one that
-	// fits wins. After a merge of zones (合服) name them all. nil: every zone.
+	// fits wins. After a merge of zones (合服) name them all. nil: every zone; empty and
+	// not nil is refused.
 	Zones []string
 
 	// Workers is how many payments Work handles at once; each is another player's. 0: 8.
@@ -150,6 +151,9 @@ func (s *Store) Inbox(opts InboxOptions) *Inbox {
 			panic("midassql: InboxOptions.Zones: " + reason)
 		}
 	}
+	if opts.Zones != nil && len(opts.Zones) == 0 {
+		panic("midassql: InboxOptions.Zones is empty and not nil: want names, or nil for every zone")
+	}
 	if opts.Workers < 0 || opts.Lease < time.Second || opts.Poll < 0 {
 		panic("midassql: InboxOptions: want Workers and Poll above 0, and Lease of 1 s or more")
 	}
@@ -206,30 +210,54 @@ func (b *Inbox) Done(ctx context.Context, openID, billNo string) error {
 }
 
 func (b *Inbox) done(ctx context.Context, id paymentID) error {
-	generation, err := b.generationOf(ctx, id)
+	results, err := b.doneAll(ctx, []paymentID{id})
 	if err != nil {
 		return err
 	}
-	return b.store.inTx(ctx, func(tx *sql.Tx) error {
-		done, err := changed(ctx, tx, b.store.sql.donePayment, id.openID, id.billNo, generation)
-		if err != nil {
-			return err
+	return results[0]
+}
+
+// doneAll is Done for several payments in one transaction. A result is what one of them is
+// refused for.
+func (b *Inbox) doneAll(ctx context.Context, ids []paymentID) (results []error, err error) {
+	generations := make([]int64, len(ids))
+	for i, id := range ids {
+		if generations[i], err = b.generationOf(ctx, id); err != nil {
+			return nil, err
 		}
-		if done {
-			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, id.openID, id.billNo)
-			return err
+	}
+	results = make([]error, len(ids))
+	return results, b.store.inTx(ctx, func(tx *sql.Tx) error {
+		for i, id := range ids {
+			if results[i], err = b.doneOne(ctx, tx, id, generations[i]); err != nil {
+				return err
+			}
 		}
-		p, err := b.store.state(ctx, tx, id)
-		switch {
-		case err != nil:
-			return err
-		case p.state == stateCancelled:
-			return fmt.Errorf("%w: %s", ErrCancelled, p.note)
-		case p.generation > generation:
-			return ErrRestored
-		}
-		return nil // done before
+		return nil
 	})
+}
+
+func (b *Inbox) doneOne(ctx context.Context, tx *sql.Tx, id paymentID, generation int64) (result, err error) {
+	done, err := changed(ctx, tx, b.store.sql.donePayment, id.openID, id.billNo, generation)
+	if err != nil {
+		return nil, err
+	}
+	if done {
+		_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, id.openID, id.billNo)
+		return nil, err
+	}
+	p, err := b.store.state(ctx, tx, id)
+	switch {
+	case errors.Is(err, ErrNoPayment):
+		return err, nil
+	case err != nil:
+		return nil, err
+	case p.state == stateCancelled:
+		return fmt.Errorf("%w: %s", ErrCancelled, p.note), nil
+	case p.generation > generation:
+		return ErrRestored, nil
+	}
+	return nil, nil // done before
 }
 
 // generationOf returns which generation's payment a Done of this Inbox is about.

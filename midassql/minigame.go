@@ -155,7 +155,7 @@ func (g *MiniGame) Refund(ctx context.Context, r *minigame.Refund) error {
 }
 
 func (g *MiniGame) refund(ctx context.Context, r *minigame.Refund) error {
-	if reason := checkKey(r.RefundID) + checkKey(r.OpenID); r.AppID != g.opts.AppID || reason != "" {
+	if reason := checkKey(r.RefundID) + checkText(r.OpenID); r.AppID != g.opts.AppID || reason != "" {
 		return errors.New("it is another app's, or its RefundID or OpenID cannot be stored")
 	}
 	id, err := g.refunded(ctx, r)
@@ -230,10 +230,38 @@ func (g *MiniGame) tell(ctx context.Context, tx *sql.Tx, r *minigame.Refund, gra
 	return g.opts.Refund(ctx, tx, r, granted)
 }
 
-// refunded returns the payment that a refund is about. Mini games' refunds may name only WeChat
-// Pay's numbers, and mini programs' do not tell the environment.
+// player returns whose order it is.
+func (g *MiniGame) player(ctx context.Context, billNo string) (openID string, err error) {
+	for o, err := range g.store.Orders(ctx, Query{Token: billNo}) {
+		if err != nil {
+			return "", err
+		}
+		openID = o.OpenID
+	}
+	if openID != "" {
+		return openID, nil
+	}
+	for p, err := range g.store.Payments(ctx, Query{BillNo: billNo}) { // the order was purged
+		if err != nil {
+			return "", err
+		}
+		openID = p.OpenID
+	}
+	if openID == "" {
+		err = errors.New("it names neither a player nor an order that is known here")
+	}
+	return openID, err
+}
+
+// refunded returns the payment that a refund is about. Mini games' refunds do not tell the
+// player (minigame.md 4.2), and mini programs' do not tell the environment.
 func (g *MiniGame) refunded(ctx context.Context, r *minigame.Refund) (paymentID, error) {
 	named := paymentID{r.OpenID, g.billNo(r.Env, r.OutTradeNo)}
+	if r.OpenID == "" {
+		var err error
+		named.openID, err = g.player(ctx, named.billNo)
+		return named, err
+	}
 	if r.OutTradeNo != "" && r.EnvKnown {
 		return named, nil
 	}

@@ -74,6 +74,14 @@ const (
 	stateBroken
 )
 
+// Places of arguments of insertPayment.
+const (
+	argItems = 4
+	argMark  = 8
+	argState = 9
+	argNote  = 16
+)
+
 // An entry is how a payment comes into the ledger.
 type entry struct {
 	state           int
@@ -91,7 +99,6 @@ func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func
 	}
 	p := []any{d.OpenID, d.BillNo, d.Token, d.ZoneID, payitem, int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix(),
 		rand.Int64(), e.state, clip(d.AppID), clip(d.Metadata), clip(d.PayMethod), clip(d.Platform), d.ProvideType, clip(e.settledBy), clip(e.note)}
-	const mark, state, note = 8, 9, 16 // in p
 	ran := false
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// The insert is the first statement. It waits for a concurrent one of the same key,
@@ -111,15 +118,15 @@ func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func
 		if err := then(ctx, tx, d); err != nil {
 			return err
 		}
-		return s.checkMark(ctx, tx, d, p[mark])
+		return s.checkMark(ctx, tx, d, p[argMark])
 	})
 	if err != nil && ran && s.grammar.losesTx && !errors.Is(err, errOutcomeUnknown) {
 		// The rollback may have come too late, or too early.
-		if s.tookOver(ctx, d, p[mark]) {
+		if s.tookOver(ctx, d, p[argMark]) {
 			err = fmt.Errorf("%w: %w", errNotOneTransaction, err)
 		}
 		if errors.Is(err, errNotOneTransaction) {
-			p[state], p[note] = stateBroken, clip(err.Error())
+			p[argState], p[argNote] = stateBroken, clip(err.Error())
 			s.broken(ctx, d, p, err)
 			return false, err
 		}
@@ -171,7 +178,8 @@ func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error 
 	})
 }
 
-// checkMark returns an error unless the row that was inserted with mark is still what tx sees.
+// checkMark returns an error unless the row that was inserted with mark is still what tx sees. After
+// a tx.Rollback by the grant that is sql.ErrTxDone: nothing has happened.
 func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, mark any) error {
 	if !s.grammar.losesTx {
 		return nil
@@ -182,7 +190,7 @@ func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, ma
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, sql.ErrNoRows), errors.Is(err, sql.ErrTxDone), err == nil && found != mark:
+	case errors.Is(err, sql.ErrNoRows), err == nil && found != mark:
 		return errNotOneTransaction
 	}
 	return err
@@ -210,14 +218,14 @@ func (s *Store) broken(ctx context.Context, d *midas.Delivery, p []any, cause er
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
 	defer cancel()
 	err := s.inTx(finish, func(tx *sql.Tx) error {
-		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[8])
+		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[argMark])
 		if err == nil && !there {
 			_, err = tx.ExecContext(finish, s.sql.insertPayment, p...)
 		}
 		return err
 	})
 	s.log(ctx, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, broken payments)",
-		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[4]), slog.Any("error", errors.Join(cause, err)))
+		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[argItems]), slog.Any("error", errors.Join(cause, err)))
 }
 
 // compare returns an error unless d is a payment for the stored order.

@@ -162,8 +162,7 @@ func (c *Client) servePush(w http.ResponseWriter, r *http.Request, h *Handlers, 
 			e.Outcome = Mock
 		}
 	case !c.running.Add(c.config().MaxDeliveries):
-		err := c.Ready()
-		e, reply = about(p, Shed, err), p.Reply(errNoResult)
+		e, reply = about(p, Shed, fullUp(c.config().MaxDeliveries, c.config().MaxDeliveries)), p.Reply(errNoResult)
 	default:
 		confirmed := func(ctx context.Context) (*Advice, error) {
 			if err := c.confirm(ctx, p); err != nil {
@@ -323,9 +322,13 @@ func call(ctx context.Context, function func(context.Context) (*Advice, error), 
 // means that new pushes are answered with a failure. For a readiness check.
 func (c *Client) Ready() error {
 	if n := c.running.Count(); n >= c.config().MaxDeliveries {
-		return fmt.Errorf("minigame: %d functions are running, at most %d may: does one ignore its context?", n, c.config().MaxDeliveries)
+		return fullUp(n, c.config().MaxDeliveries)
 	}
 	return nil
+}
+
+func fullUp(running, most int) error {
+	return fmt.Errorf("minigame: %d functions are running, at most %d may: does one ignore its context?", running, most)
 }
 
 // Wait returns once every function that is running has returned, including those whose

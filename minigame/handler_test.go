@@ -380,3 +380,17 @@ func FuzzPush(f *testing.F) {
 		require.False(t, p != nil && (p.Delivery != nil || p.Coins != nil || p.Refund != nil), "in plaintext nothing is delivered without query_order")
 	})
 }
+
+// Anybody can send a push that does not verify, with a path of a megabyte.
+func TestAnUnverifiedEventIsSmall(t *testing.T) {
+	t.Parallel()
+	var seen events
+	client := newClient(t, func(cfg *Config) { cfg.OnPush = seen.add })
+	r := httptest.NewRequest("POST", "/"+strings.Repeat("p", 1<<20), nil)
+	r.RemoteAddr = strings.Repeat("r", 1<<20) // middleware may have taken it from a header
+	client.PushHandler(Handlers{}).ServeHTTP(httptest.NewRecorder(), r)
+	got := seen.wait(t, client)
+	require.Len(t, got, 1)
+	require.LessOrEqual(t, len(got[0].Path), 110)
+	require.LessOrEqual(t, len(got[0].Remote), 110)
+}

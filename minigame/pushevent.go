@@ -5,8 +5,12 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// maxShown is how much is kept of what anybody can send, in bytes.
+const maxShown = 100
 
 // An Outcome says what became of a push.
 type Outcome string
@@ -41,7 +45,9 @@ type PushEvent struct {
 	Env                Env
 	OpenID, OutTradeNo string
 
-	Path, Remote string // as the handler saw them, for an unverified push
+	// Path and Remote are those of an unverified push as the handler saw them, cut after
+	// 100 bytes.
+	Path, Remote string
 
 	// Missed is how many events before this one were dropped because OnPush took too
 	// long: more than a thousand were waiting.
@@ -70,7 +76,7 @@ func (e PushEvent) LogValue() slog.Value {
 	if e.Err != nil {
 		text("error", e.Err.Error())
 	}
-	text("path", clip(e.Path, 100))
+	text("path", e.Path)
 	text("remote", e.Remote)
 	text("stack", e.stack)
 	if e.Missed > 0 {
@@ -109,7 +115,9 @@ func about(p *Push, outcome Outcome, err error) PushEvent {
 
 // refused returns the event of a request that is not verified.
 func refused(r *http.Request, err error) PushEvent {
-	return PushEvent{Outcome: Unverified, Err: err, Path: r.URL.Path, Remote: r.RemoteAddr}
+	// Cloned, since events may wait and would keep the whole request line.
+	path, remote := strings.Clone(clip(r.URL.Path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
+	return PushEvent{Outcome: Unverified, Err: err, Path: path, Remote: remote}
 }
 
 // report hands an event to the log and the hook.

@@ -29,8 +29,8 @@ func Fiber(deliveries, game http.Handler, accessLog io.Writer) *fiber.App {
 }
 
 // ownRequest returns a handler that calls h with a request of its own. fasthttp, on which fiber
-// stands, reuses a request's memory and context as soon as the answer is out, while a
-// DeliverFunc may still be running: it would go on with another player's openid.
+// stands, reuses a request's context as soon as the answer is out, while a DeliverFunc may still
+// be running with it.
 func ownRequest(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		uri := strings.Clone(r.RequestURI)

@@ -13,17 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What ownRequest is for: without it, with fiber's adaptor alone, a grant that outlives its
-// answer sees the openid of a later request.
-func TestFibersAdaptorAloneGrantsToAnotherPlayer(t *testing.T) {
+// fasthttp reuses the memory of a request as soon as it is answered. A grant that outlives its
+// answer must not see the openid of a later request: DeliveryHandler copies the query.
+func TestAGrantThatOutlivesItsFiberRequestIsItsPlayers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		mount func(http.Handler) http.Handler
-		right int
 	}{
-		{"the adaptor alone", func(h http.Handler) http.Handler { return h }, 0},
-		{"with ownRequest", ownRequest, 1},
+		{"the adaptor alone", func(h http.Handler) http.Handler { return h }},
+		{"with ownRequest", ownRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -40,7 +39,7 @@ func TestFibersAdaptorAloneGrantsToAnotherPlayer(t *testing.T) {
 			}
 			close(bags.release)
 			require.NoError(t, client.Wait(t.Context()))
-			require.Equal(t, test.right, bags.of(slow))
+			require.Equal(t, 1, bags.of(slow))
 			require.NoError(t, fiberApp.Shutdown())
 			require.NoError(t, <-ended)
 		})

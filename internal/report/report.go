@@ -33,8 +33,9 @@ type job struct {
 	missed int
 }
 
-// Add queues a call. A call with a key is dropped only if one with the same key waits
-// already, so that a call that is repeated cannot fill the memory.
+// Add queues a call. missed is how many were dropped before it. A call with a key is
+// dropped only if one with the same key waits already, so that repeats cannot fill the
+// memory; a call without one also if maxPending wait.
 func (r *Reporter) Add(key string, call func(missed int)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,7 +109,7 @@ type Counter struct {
 	zero chan struct{} // closed when n falls to 0; nil if nobody waits
 }
 
-// Add counts one more, or reports that limit are running.
+// Add counts one more and returns true, or returns false where limit are running already.
 func (c *Counter) Add(limit int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

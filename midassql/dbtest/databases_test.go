@@ -56,7 +56,7 @@ var databases atomic.Int64
 func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *database {
 	t.Helper()
 	db := &database{dialect: dialect, prefix: fmt.Sprintf("t%d_%d_", os.Getpid(), databases.Add(1))}
-	var driverName, dsn string
+	var dsn string
 	switch dialect {
 	case midassql.PostgreSQL:
 		u, err := url.Parse(environment(t, "MIDAS_TEST_POSTGRES"))
@@ -67,7 +67,7 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 			q.Set(name, value)
 		}
 		u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // pgx does not read "+" as a blank
-		driverName, dsn = "pgx", u.String()
+		dsn = u.String()
 	case midassql.MySQL:
 		u, err := url.Parse(environment(t, "MIDAS_TEST_MYSQL"))
 		require.NoError(t, err)
@@ -83,18 +83,17 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 			name, value, _ := strings.Cut(option, "=")
 			config.Params[name] = value
 		}
-		driverName, dsn = "mysql", config.FormatDSN()
+		dsn = config.FormatDSN()
 	case midassql.SQLite:
 		if options == nil {
 			options = []string{"_txlock=immediate"}
 		}
 		options = append(options, "_pragma=busy_timeout(500)", "_pragma=journal_mode(WAL)")
-		driverName = "sqlite"
 		dsn = "file:" + filepath.Join(t.TempDir(), "game.db") + "?" + strings.Join(options, "&")
 	}
 	db.dsn = dsn
 	db.open = func() *sql.DB {
-		pool, err := sql.Open(driverName, dsn)
+		pool, err := sql.Open(driverName(dialect), dsn)
 		require.NoError(t, err)
 		pool.SetMaxOpenConns(20)
 		t.Cleanup(func() { pool.Close() })
@@ -108,6 +107,10 @@ func openDatabase(t testing.TB, dialect midassql.Dialect, options ...string) *da
 		}
 	})
 	return db
+}
+
+func driverName(dialect midassql.Dialect) string {
+	return map[midassql.Dialect]string{midassql.PostgreSQL: "pgx", midassql.MySQL: "mysql", midassql.SQLite: "sqlite"}[dialect]
 }
 
 // environment returns the URL of a database, or skips the test.
@@ -137,8 +140,8 @@ func (db *database) store(t testing.TB, opts midassql.Options) *midassql.Store {
 	return store
 }
 
-// tables are those of a Store, and one of items.
-var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "refunds", "items"}
+// tables are those of a Store, one of items, and one of refunds that were handed over.
+var tables = []string{"orders", "deliveries", "inbox", "zones", "meta", "refunds", "items", "told"}
 
 // sql writes "?" and table names as db has them.
 func (db *database) sql(statement string) string {

@@ -176,7 +176,6 @@ func TestAGrantThatEndsItsTransaction(t *testing.T) {
 				tx.ExecContext(ctx, "COMMIT")
 				return errors.New("the bag is full")
 			}},
-			{"rolled back by the Tx", func(ctx context.Context, tx *sql.Tx) error { return tx.Rollback() }},
 			{"committed by the Tx, and then failed", func(ctx context.Context, tx *sql.Tx) error {
 				assert.NoError(t, tx.Commit())
 				return errors.New("the bag is full")

@@ -198,6 +198,36 @@ func TestRefunds(t *testing.T) {
 	})
 }
 
+// A mini game's refund names the order and not the player.
+func TestARefundThatDoesNotNameThePlayer(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		s := openMiniShop(t, db, func(store *midassql.Store) midas.DeliverFunc { return store.Once(db.grant) })
+		refund := func(outTradeNo, id string) *minigame.Refund {
+			return &minigame.Refund{AppID: s.wechat.ClientConfig().AppID, EnvKnown: true, OutTradeNo: outTradeNo, RefundID: id, Amount: 1200}
+		}
+		early := s.order(t, "ANNA", minigame.Live)
+		require.NoError(t, s.ledger.Refund(t.Context(), refund(early.OutTradeNo, "R1")))
+		receipt, err := s.wechat.Pay(t.Context(), "ANNA", early)
+		require.NoError(t, err)
+		require.True(t, receipt.Accepted, receipt.Reason)
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM items"))
+
+		paid := s.order(t, "ANNA", minigame.Live)
+		_, err = s.wechat.Pay(t.Context(), "ANNA", paid)
+		require.NoError(t, err)
+		db.must(t, "DELETE FROM orders") // purged
+		receipt, err = s.wechat.Refund(t.Context(), minigame.Live, paid.OutTradeNo)
+		require.NoError(t, err)
+		require.True(t, receipt.Accepted, receipt.Reason)
+		require.Len(t, s.refunds, 2)
+		require.Equal(t, "R1 granted=false", s.refunds[0])
+		require.Contains(t, s.refunds[1], "granted=true")
+
+		require.ErrorContains(t, s.ledger.Refund(t.Context(), refund("never-placed", "R3")), "names neither a player nor an order")
+	})
+}
+
 // A refund function that fails is asked again; what it wrote is rolled back with the note.
 func TestARefundIsHandedOverUntilItIsTaken(t *testing.T) {
 	t.Parallel()

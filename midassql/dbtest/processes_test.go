@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,12 +19,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A process of its own: TestMain makes it a worker.
+// A process of its own: TestMain makes it a worker, or a shopServer.
 const workerEnv = "MIDAS_TEST_WORKER"
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(workerEnv); file != "" {
 		if err := work(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if config := os.Getenv(shopEnv); config != "" {
+		var server shopServer
+		err := json.Unmarshal([]byte(config), &server)
+		if err == nil {
+			err = server.run()
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

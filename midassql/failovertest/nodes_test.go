@@ -21,7 +21,7 @@ import (
 // Nodes of databases, each a process on a free port of loopback, with its data in a temporary
 // folder; and the network between them.
 
-const startTime = time.Minute // for a node to come up
+const startTime = 2 * time.Minute // for a node to come up
 
 // missing skips the test, or fails it where everything must be there.
 func missing(t *testing.T, what string) {
