@@ -23,6 +23,9 @@ var stiffWords = map[string]string{
 	"像钱一样备份":          "属于资金凭证，按账务数据标准备份",
 	"循环的最后一对":         "迭代返回的最后一个元素（带 err）",
 	"最清楚情况的地方计数":      "在能拿到明确结果的位置埋点",
+	"发货URL":           "发货 URL，与命令的输出一致",
+	"APP下单":           "APP 下单",
+	"腾讯控制台":           "腾讯后台：控制台是沙箱的页面",
 }
 
 // Words that people search for, on the pages that answer them.
@@ -34,7 +37,11 @@ var searchedWords = map[string][]string{
 	"docs/pitfalls.zh-CN.md":   {"掉单", "幂等", "验签"},
 	"docs/testing.zh-CN.md":    {"模拟米大师", "发货回调", "重复回调"},
 	"docs/errors.zh-CN.md":     {"请求参数错误", "你还没有接入权限"},
-	"docs/deployment.zh-CN.md": {"对账", "发货"},
+	"docs/deployment.zh-CN.md": {"对账", "发货 URL", "掉单", "补单"},
+	"docs/databases.zh-CN.md":  {"掉单", "对账", "主从"},
+	"docs/sandbox.zh-CN.md":    {"模拟米大师", "发货回调", "幂等", "补单"},
+	"docs/frameworks.zh-CN.md": {"发货回调", "掉单", "gin"},
+	"CONTRIBUTING.zh-CN.md":    {"测试向量"},
 	"docs/minigame.zh-CN.md":   {"小游戏", "道具直购", "虚拟支付", "发货推送"},
 }
 
@@ -45,8 +52,9 @@ func TestChinesePagesUseAnEngineersWords(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(name)
 			require.NoError(t, err)
+			prose := strings.ReplaceAll(string(text), "`", "")
 			for stiff, better := range stiffWords {
-				if strings.Contains(string(text), stiff) { // NotContains would print the page
+				if strings.Contains(prose, stiff) { // NotContains would print the page
 					t.Errorf("%s: write %s", stiff, better)
 				}
 			}

@@ -41,6 +41,8 @@ type Error struct {
 	Ret  int    // Midas's return code, mostly 1000 and above
 	Msg  string // Midas's words; "[withheld]" where they repeat a value of the request
 	Code string // err_code, such as "1018--2-20", withheld likewise; may be empty
+
+	aboutSig bool // Midas's words were about the sig, whether they are shown or not
 }
 
 func (e *Error) Error() string {
@@ -71,7 +73,7 @@ func (e *Error) hint() string {
 	return ""
 }
 
-var aboutSig = regexp.MustCompile(`(?i)\bsig(nature)?\b`)
+var aboutSig = regexp.MustCompile(`(?i)\bsig(nature)?(\b|_)`)
 
 // Is makes errors.Is(err, ErrLoginExpired) and the like work.
 func (e *Error) Is(target error) bool {
@@ -80,7 +82,7 @@ func (e *Error) Is(target error) bool {
 	}
 	switch target {
 	case ErrSignature:
-		return e.Ret == 1001 && aboutSig.MatchString(e.Msg)
+		return e.Ret == 1001 && (e.aboutSig || aboutSig.MatchString(e.Msg))
 	case ErrPermission:
 		return e.Ret == 1016
 	case ErrLoginExpired:

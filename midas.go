@@ -498,7 +498,11 @@ func readAnswer(resp *http.Response, show func(string) string) (orderAnswer, err
 	case reason != "":
 		return orderAnswer{}, unusable(int64(len(body)), reason, nil)
 	case *answer.Ret != 0:
-		return orderAnswer{}, &Error{Ret: int(*answer.Ret), Msg: show(string(answer.Msg)), Code: show(string(answer.Code))}
+		msg := string(answer.Msg)
+		return orderAnswer{}, &Error{
+			Ret: int(*answer.Ret), Msg: show(msg), Code: show(string(answer.Code)),
+			aboutSig: aboutSig.MatchString(msg[:min(len(msg), maxForeign)]),
+		}
 	}
 	return answer, nil
 }

@@ -26,6 +26,7 @@ type MiniGameOptions struct {
 	// has the items, or may have: take them back, or let somebody decide. It is false for a
 	// payment that was still waiting, or has not come yet: that one is never handed out. It is
 	// called for a refund that failed, too (see minigame.Refund), as often as WeChat tells of it.
+	// r.OpenID is set also for a mini game, whose push does not tell it.
 	// nil: refunds are noted only.
 	Refund func(ctx context.Context, tx *sql.Tx, r *minigame.Refund, granted bool) error
 
@@ -145,8 +146,9 @@ func (g *MiniGame) storedPrice(ctx context.Context, statement string, args ...st
 
 // Refund notes a refund on its payment and calls MiniGameOptions.Refund, in one transaction. A
 // payment that waits in an [Inbox] is cancelled, unless only a part of it was refunded. One that
-// has not come yet is stored as cancelled, so that it never grants. nil means that it is
-// on disk.
+// has not come yet is stored as cancelled, so that it never grants. A refund without an OpenID is
+// that of the player who placed the order OutTradeNo; without such an order it is refused, and
+// WeChat asks again. nil means that it is on disk.
 func (g *MiniGame) Refund(ctx context.Context, r *minigame.Refund) error {
 	if err := g.refund(ctx, r); err != nil {
 		return fmt.Errorf("midassql: MiniGame: refund: %w", err)
@@ -162,6 +164,8 @@ func (g *MiniGame) refund(ctx context.Context, r *minigame.Refund) error {
 	if err != nil {
 		return err
 	}
+	named := *r
+	named.OpenID, r = id.openID, &named
 	s := g.store
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		if r.Failed { // the same number may succeed later

@@ -48,7 +48,7 @@ func TestTheMiniGameProofSeesWhatIsLostOrDoubled(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			on(t, func(t *testing.T, db *database) {
 				err := crashMiniGame(t, db, fault, 300, 10)
-				var wrong *wrongLedger
+				var wrong *ledgerError
 				require.ErrorAs(t, err, &wrong)
 				require.NotZero(t, map[string]int{"lost": wrong.lost, "doubled": wrong.doubled}[want], err)
 			}, midassql.PostgreSQL, midassql.MySQL)
@@ -463,34 +463,34 @@ func crashMiniGame(t *testing.T, db *database, fault string, payments, kills int
 	t.Logf("%d kills, %d payments, %d pushes of which %d were not answered; refunded: %d before their delivery, %d after, %d while a server was killed; WeChat's clock went %v ahead; %v",
 		kills, len(sold), pushes, r.unanswered, counts[early], counts[late], counts[meanwhile],
 		time.Unix(clock.Load(), 0).Sub(start).Round(time.Second), time.Since(start).Round(time.Millisecond))
-	if *w == (wrongLedger{}) {
+	if *w == (ledgerError{}) {
 		require.NotZero(t, counts[early])
 		require.NotZero(t, counts[late])
 	}
-	if *w != (wrongLedger{}) {
+	if *w != (ledgerError{}) {
 		t.Log(w)
 		return w
 	}
 	return nil
 }
 
-// wrongLedger counts what is wrong in the database.
-type wrongLedger struct {
+// A ledgerError counts what is wrong in the database.
+type ledgerError struct {
 	lost, doubled, unpaid int // payments
 	unacknowledged        int // deliveries and refunds
 	refundedAndGranted    int // payments that were refunded before their delivery
 	untold, toldWrong     int // refunds
 }
 
-func (w *wrongLedger) Error() string {
+func (w *ledgerError) Error() string {
 	return fmt.Sprintf("%d payments lost, %d doubled, %d granted that nobody paid; %d pushes never acknowledged; %d granted in spite of an early refund; %d refunds not handed over, %d wrongly",
 		w.lost, w.doubled, w.unpaid, w.unacknowledged, w.refundedAndGranted, w.untold, w.toldWrong)
 }
 
 // compare compares the database with what was sold. The maps hold rows by outTradeNo, grants
 // by BillNo.
-func compare(sold map[string]refundTime, r *road, grants, toldIDs, toldGranted map[string][]string) *wrongLedger {
-	w := &wrongLedger{unpaid: len(grants)}
+func compare(sold map[string]refundTime, r *road, grants, toldIDs, toldGranted map[string][]string) *ledgerError {
+	w := &ledgerError{unpaid: len(grants)}
 	for outTradeNo, refunded := range sold {
 		granted := len(grants[wechatConfig.AppID+"/0/"+outTradeNo])
 		if granted > 0 {

@@ -28,6 +28,7 @@ type miniShop struct {
 
 	mu      sync.Mutex
 	refunds []string // "RefundID granted=…"
+	players []string // of the refunds
 }
 
 func openMiniShop(t *testing.T, db *database, deliver func(*midassql.Store) midas.DeliverFunc) *miniShop {
@@ -45,6 +46,7 @@ func openMiniShop(t *testing.T, db *database, deliver func(*midassql.Store) mida
 		Refund: func(_ context.Context, _ *sql.Tx, r *minigame.Refund, granted bool) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			s.players = append(s.players, r.OpenID)
 			s.refunds = append(s.refunds, fmt.Sprintf("%s granted=%t", r.RefundID, granted))
 			return nil
 		},
@@ -223,6 +225,7 @@ func TestARefundThatDoesNotNameThePlayer(t *testing.T) {
 		require.Len(t, s.refunds, 2)
 		require.Equal(t, "R1 granted=false", s.refunds[0])
 		require.Contains(t, s.refunds[1], "granted=true")
+		require.Equal(t, []string{"ANNA", "ANNA"}, s.players, "the game is told")
 
 		require.ErrorContains(t, s.ledger.Refund(t.Context(), refund("never-placed", "R3")), "names neither a player nor an order")
 	})
