@@ -27,7 +27,7 @@ func openStore(ctx context.Context, db *sql.DB, client *midas.Client, mux *http.
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Migrate(ctx); err != nil { // two tables; or run the files in midassql/schema yourself
+	if err := store.Migrate(ctx); err != nil { // its tables; or run the files in midassql/schema yourself
 		return nil, err
 	}
 	deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
