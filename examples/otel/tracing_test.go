@@ -164,7 +164,7 @@ func TestAFailedTrysTraceHoldsNoSecret(t *testing.T) {
 		c, err := midas.New(midas.Config{AppID: "1450000000", AppKey: appKey, Gateway: gateway, HTTPClient: client, MaxRetries: -1})
 		require.NoError(t, err)
 		_, err = c.CreateOrder(t.Context(), order)
-		require.ErrorContains(t, err, "malformed HTTP")
+		require.ErrorContains(t, err, "no answer: [withheld]") // the cause can be matched, its text holds the query
 		return err
 	}
 
