@@ -54,7 +54,7 @@ func benchmarkLedger(b *testing.B, db *database) {
 			return nil
 		}},
 		{"WaitingNothing", func(ctx context.Context) error {
-			for _, err := range inbox.Waiting(ctx, "player7") {
+			for _, err := range inbox.Waiting(ctx, "player5000") {
 				return err
 			}
 			return nil

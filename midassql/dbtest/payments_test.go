@@ -190,7 +190,7 @@ func (db *database) fill(t testing.TB, n int) {
 		return
 	}
 	series := map[midassql.Dialect]string{
-		midassql.PostgreSQL: fmt.Sprintf("(SELECT i FROM generate_series(1, %d) AS s(i)) AS series", n),
+		midassql.PostgreSQL: fmt.Sprintf("(SELECT i FROM generate_series(1::bigint, %d) AS s(i)) AS series", n),
 		midassql.MySQL:      fmt.Sprintf("(SELECT seq AS i FROM seq_1_to_%d) AS series", n),
 		midassql.SQLite:     fmt.Sprintf("(WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s) AS series", n),
 	}[db.dialect]
