@@ -345,7 +345,7 @@ func ReplyTo(err error) Reply {
 	switch {
 	case err == nil:
 		return Reply{0, "OK"}
-	case aboutOrder(err), errors.As(err, &param) && param != nil && param.Field != "":
+	case aboutOrder(err):
 		return systemBusy
 	case errors.Is(err, ErrTokenExpired):
 		return Reply{2, "token_expired"}
