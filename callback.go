@@ -49,7 +49,9 @@ type Delivery struct {
 // PaymentID returns one id for the payment (openID, billNo), unique among all
 // players: the openid, percent-encoded, a slash, and the billno. Where the player's
 // items are not in the same database as the payments, save it in the same write as
-// the items; that is what keeps a repeated delivery from being granted twice.
+// the items; that is what keeps a repeated delivery from being granted twice. The
+// player's record keeps it for 30 days at least, and for as long as a backup of the
+// players from before the save might be restored (see midassql.Inbox).
 func PaymentID(openID, billNo string) string {
 	id := make([]byte, 0, len(openID)+1+len(billNo))
 	return string(append(append(requestValue.append(id, openID), '/'), billNo...))

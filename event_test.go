@@ -364,6 +364,17 @@ func TestAnUnverifiedEventIsSmall(t *testing.T) {
 	require.LessOrEqual(t, len(got.all[0].Remote), 110)
 }
 
+// A proxy may escape the "?" of a callback: its query is shown no more than elsewhere.
+func TestAQueryInThePathIsNotShown(t *testing.T) {
+	t.Parallel()
+	var got events
+	c := callbackClient(t, func(cfg *midas.Config) { cfg.OnCallback = got.add })
+	r := httptest.NewRequest("GET", "/pay/notify%3Fsig=abcdefg&openid=1", nil)
+	c.DeliveryHandler(func(context.Context, *midas.Delivery) error { return nil }).ServeHTTP(httptest.NewRecorder(), r)
+	require.NoError(t, c.Wait(t.Context()))
+	require.Equal(t, "/pay/notify", got.all[0].Path)
+}
+
 // Middleware that logs requests may read the body before the handler does.
 func TestABodyThatMiddlewareReadDoesNotEndTheContext(t *testing.T) {
 	t.Parallel()

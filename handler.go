@@ -65,7 +65,7 @@ type CallbackEvent struct {
 	OpenID, BillNo, Token string
 
 	// Path and Remote are those of an unverified callback as the handler saw them, cut
-	// after 100 bytes.
+	// at a "?" and after 100 bytes.
 	Path, Remote string
 
 	// Missed is how many events before this one were dropped because OnCallback took too
@@ -214,7 +214,8 @@ func unverified(r *http.Request, err error) CallbackEvent {
 		err = fmt.Errorf("%w; something rewrote the query on its way to this handler: mount it before that middleware", err)
 	}
 	// Cloned, since events may wait and would keep the whole request line.
-	path, remote := strings.Clone(clip(r.URL.Path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
+	path, _, _ := strings.Cut(r.URL.Path, "?") // which a proxy may have escaped: a query would follow
+	path, remote := strings.Clone(clip(path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
 	return CallbackEvent{Outcome: Unverified, Ret: -1, Err: err, Path: path, Remote: remote}
 }
 

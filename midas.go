@@ -58,9 +58,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"mime"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"regexp"
 	"slices"
@@ -142,8 +140,8 @@ type Config struct {
 
 	// HTTPClient optionally specifies the client for orders. It is never modified: a copy
 	// is used that follows no redirect and keeps no cookies, since requests carry secrets.
-	// One that skips TLS verification is refused. If nil, a client is used that gives each
-	// try 5 s.
+	// One that skips TLS verification is refused. After an answer that cannot be used its idle
+	// connections are closed. If nil, a client is used that gives each try 5 s.
 	HTTPClient *http.Client
 
 	// Logger optionally specifies where callbacks and repeated tries are logged. If nil,
@@ -441,8 +439,6 @@ func (c *Client) try(ctx context.Context, api string, params url.Values, login L
 	query, sig := c.signedQuery(api, params, sent)
 	show := func(text string) string { return withhold(text, c.secretsOf(params, sig)) }
 
-	var conn net.Conn
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn = got.Conn }})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.Gateway.BaseURL+api, nil)
 	if err != nil {
 		return answer, sent, faultOf(err, show)
@@ -456,8 +452,10 @@ func (c *Client) try(ctx context.Context, api string, params url.Values, login L
 	answer, err = readAnswer(resp, show)
 	resp.Body.Close()
 	var unusable *ResponseError
-	if errors.As(err, &unusable) && conn != nil && resp.ProtoMajor == 1 {
-		conn.Close() // of what else comes on it net/http would print the beginning, which may repeat our query
+	if errors.As(err, &unusable) {
+		// Of what else comes on an idle connection net/http prints the beginning, which may repeat our
+		// query. (The connection itself may be another order's by now.)
+		c.http.CloseIdleConnections()
 	}
 	return answer, sent, err
 }

@@ -57,6 +57,10 @@ func withhold(text string, values []string) string {
 			}
 			next = decode(next)
 		}
+		if strings.Contains(layer, "+") { // itself, or a space in a form's notation
+			var form strings.Builder
+			seen.addText(unescape(&form, layer, ' '))
+		}
 		if next == layer {
 			break
 		}
@@ -154,7 +158,7 @@ func decodePercent(s string) string {
 	return unescape(&b, s, '+')
 }
 
-// decodeBackslashes undoes \uXXXX, \xXX and \/, \" and the like.
+// decodeBackslashes undoes \uXXXX, \xXX, \n, \/, \" and the like.
 func decodeBackslashes(s string) string {
 	if strings.IndexByte(s, '\\') < 0 {
 		return s
@@ -179,13 +183,21 @@ func decodeBackslashes(s string) string {
 			b.WriteByte(byte(char))
 			i += 3
 		} else if s[i] == '\\' && i+1 < len(s) {
-			b.WriteByte(s[i+1])
+			b.WriteByte(unescaped(s[i+1]))
 			i++
 		} else {
 			b.WriteByte(s[i])
 		}
 	}
 	return b.String()
+}
+
+// unescaped returns what a letter behind a backslash stands for.
+func unescaped(letter byte) byte {
+	if i := strings.IndexByte("bfnrt", letter); i >= 0 {
+		return "\b\f\n\r\t"[i]
+	}
+	return letter
 }
 
 func isBase64(b byte) bool { return isAlphanumeric(b) || strings.IndexByte("+/-_", b) >= 0 }

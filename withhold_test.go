@@ -171,7 +171,7 @@ func TestOfABodyThatIsNoAnswerOnlyItsOutsideIsShown(t *testing.T) {
 func FuzzNoPieceOfACredentialShows(f *testing.F) {
 	encoders := []func(string) string{
 		func(s string) string { return s }, url.QueryEscape, url.PathEscape, html.EscapeString,
-		func(s string) string { text, _ := json.Marshal(s); return strings.Trim(string(text), `"`) },
+		func(s string) string { text, _ := json.Marshal(s); return string(text[1 : len(text)-1]) },
 		func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
 		func(s string) string { return hex.EncodeToString([]byte(s)) },
 	}
@@ -179,6 +179,8 @@ func FuzzNoPieceOfACredentialShows(f *testing.F) {
 		f.Add("请求参数错误(", openKeyInTest, pfKeyInTest, ")", uint8(i), true)
 		f.Add("<p>", "&amp;&amp;&amp;&amp;", "++++++++", "</p>", uint8(i), false)
 		f.Add(strings.Repeat("x", 250), `\u0041\u0042`, "%41%42%43", "", uint8(i), true)
+		f.Add("0", "0 0 0 0 0 0 0 0 0", "0", "0", uint8(i), true)
+		f.Add("0", "0000000\r1000000\n", "0", "0", uint8(i), true)
 	}
 	f.Fuzz(func(t *testing.T, before, openKey, pfKey, after string, encoder uint8, inMsg bool) {
 		encode := encoders[int(encoder)%len(encoders)]
@@ -202,7 +204,9 @@ func FuzzNoPieceOfACredentialShows(f *testing.F) {
 				for i := 0; i+8 <= len(secret); i++ {
 					require.NotContains(t, shown, secret[i:i+8])
 				}
-				require.NotContains(t, shown, encode(secret))
+				if len(secret) >= 2*8 { // a shorter one may melt into what stands beside it: a "%" before "41"
+					require.NotContains(t, shown, encode(secret))
+				}
 			}
 		}
 	})

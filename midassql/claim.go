@@ -1,13 +1,16 @@
 package midassql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,9 +34,10 @@ const (
 // Waiting yields the payments of a player that wait in the Inbox's zones, for the moment when
 // the player has logged in. Each is leased when it is yielded, as if [ErrAccepted] had
 // been returned for it: grant, save together with the id, and call [Inbox.Done] (or
-// [Inbox.Fail]). It ignores waits, and yields stuck payments too. One that somebody else has a
-// lease on is left out; Work gets it when that lease ends. An error, also that of
-// ctx, comes as the last pair.
+// [Inbox.Fail]). It ignores waits, and yields stuck payments too. While Work or somebody else
+// handles one of the player's payments in a zone, the others of that zone are left out, like
+// those that are leased; Work gets them afterwards. An error, also that of ctx, comes as the last
+// pair.
 func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Delivery, error] {
 	return func(yield func(*midas.Delivery, error) bool) {
 		if err := b.waiting(ctx, openID, yield); err != nil {
@@ -45,20 +49,27 @@ func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Del
 // waiting returns an error that is to be yielded.
 func (b *Inbox) waiting(ctx context.Context, openID string, yield func(*midas.Delivery, error) bool) error {
 	// Nearly always nothing waits, and that costs one look-up. Where something does, it is made
-	// due: what somebody is just handling, only to find that the player was offline, must
-	// not wait for an hour.
+	// due: a payment that a worker is about to give back as not now must not wait for an hour when
+	// the player has just logged in.
 	some, err := b.makeDue(ctx, openID)
 	if err != nil || !some {
 		return err
 	}
 	last := ""
 	for {
-		claims, _, err := b.claim(ctx, 1, func() (string, []any) { return b.ofPlayer(openID, last) })
-		if err != nil || len(claims) == 0 {
+		claims, leased, err := b.claim(ctx, 1, func() []condition { return b.ofPlayer(openID, last) })
+		if err != nil || len(leased) == 0 {
 			return err
 		}
+		last = leased[0].billNo
+		if len(claims) == 0 { // given back: another zone's may be free
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
 		c := claims[0]
-		last = c.id.billNo
+		b.remember(c, false)
 		more := yield(c.delivery, nil)
 		finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 		err = b.accept(finish, c)
@@ -66,39 +77,76 @@ func (b *Inbox) waiting(ctx context.Context, openID string, yield func(*midas.De
 		if !more {
 			return nil
 		}
-		if err != nil {
+		if err = cmp.Or(err, ctx.Err()); err != nil {
 			return err
 		}
 	}
 }
 
-// Fail says that a payment which was accepted, or came from Waiting, could not be handled:
-// it is tried again as if work had returned cause. With [ErrNotNow] no attempt is counted. It
-// does nothing if this Inbox has no lease on the payment any more.
+// Fail says that a payment which work has taken over, or that came from Waiting, could not be
+// handled: it is tried again as if work had returned cause. With [ErrNotNow] no attempt is counted.
+// It does nothing if this Inbox has no lease on the payment any more. If it has been handed the payment
+// again, Fail does nothing until work has returned [ErrAccepted] for the newer hand-out, and is about
+// that one from then on.
 func (b *Inbox) Fail(ctx context.Context, openID, billNo string, cause error) error {
-	c := &claim{id: paymentID{openID, billNo}}
-	mine := false
-	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
-		var owner, lease int64
-		err := tx.QueryRowContext(ctx, b.store.sql.waiting, openID, billNo).
-			Scan(&c.stored, &lease, &owner, &c.claims, &c.attempts, &c.failing, &c.stuck, &c.lastError, &c.now)
-		mine = owner == b.owner && lease > c.now
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		return err
-	})
-	if err == nil && mine {
-		if errors.Is(cause, ErrNotNow) {
-			err = b.notNow(ctx, c)
-		} else {
-			err = b.failed(ctx, c, cause)
-		}
+	b.mu.Lock()
+	h, known := b.handed[paymentID{openID, billNo}]
+	b.mu.Unlock()
+	var err error
+	switch {
+	case ctx == nil:
+		err = errNilContext
+	case !known || h.unsure:
+		return nil
+	case errors.Is(cause, ErrNotNow):
+		err = b.notNow(ctx, h.claim)
+	default:
+		err = b.failed(ctx, h.claim, cause)
 	}
 	if err != nil {
 		return fmt.Errorf("midassql: Fail: %w", err)
 	}
+	b.forget(h.claim)
 	return nil
+}
+
+// A handOut is a claim that the game may call Fail for.
+type handOut struct {
+	claim
+	unsure bool // work is at it, and the game may still be at an older one
+}
+
+// remember keeps a claim that work begins with, or that Waiting yields. It drops those that nobody has
+// said Done or Fail for, once they must have been handed out again.
+func (b *Inbox) remember(c claim, working bool) {
+	c.delivery = nil // Fail does not need it
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, older := b.handed[c.id]
+	b.handed[c.id] = handOut{c, working && older}
+	if keep := (stuckRetry + 2*b.opts.Lease).Milliseconds(); c.now > b.cleared+keep {
+		maps.DeleteFunc(b.handed, func(_ paymentID, h handOut) bool { return c.now > h.now+keep })
+		b.cleared = c.now
+	}
+}
+
+// accepted notes that work has accepted a claim: Fail is about that one from now on, unless Done or
+// Fail has come already, or a newer hand-out.
+func (b *Inbox) accepted(c claim) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h := b.handed[c.id]; h.claims == c.claims {
+		h.unsure = false
+		b.handed[c.id] = h
+	}
+}
+
+func (b *Inbox) forget(c claim) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.handed[c.id].claims == c.claims {
+		delete(b.handed, c.id)
+	}
 }
 
 // makeDue makes the player's payments due, and reports whether there are any. One that is
@@ -144,21 +192,13 @@ const (
 	// being handled. So the lock on that row keeps two workers from taking one each, apart from
 	// rare moments: see contended.
 	//
-	// It counts, and does not say NOT EXISTS, so that PostgreSQL looks at the rows in the order of the
-	// index until it has enough, whatever it believes about a table that was empty a moment ago.
-	due = `due_ms <= {now} AND lease_ms <= {now} AND 0 = (SELECT COUNT(*) FROM midas_inbox other
+	// It asks for one row, and does not say NOT EXISTS, so that PostgreSQL looks at the rows in the order
+	// of the index until it has enough, whatever it believes about a table that was empty a moment ago.
+	due = `due_ms <= {now} AND lease_ms <= {now} AND (SELECT 1 FROM midas_inbox other
 		WHERE other.openid = w.openid AND other.zone = w.zone AND (other.lease_ms > {now} AND other.accepted = 0
-			OR other.lease_ms <= {now} AND (other.due_ms < w.due_ms OR other.due_ms = w.due_ms AND other.billno < w.billno)))`
+			OR other.lease_ms <= {now} AND (other.due_ms < w.due_ms OR other.due_ms = w.due_ms AND other.billno < w.billno)) LIMIT 1) IS NULL`
 	ofPlayer = `openid = ? AND billno > ? AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
 		WHERE other.openid = w.openid AND other.zone = w.zone AND other.lease_ms > {now} AND other.accepted = 0)`
-
-	// A claim counts an attempt in advance, and makes the payment due again for the case that
-	// nothing more is heard of it. MySQL sees the new values of columns to the left.
-	claimed = `due_ms = {now} + ? + CASE WHEN stuck = 1 THEN 3600000 WHEN attempts < 10 THEN 1000 << attempts ELSE 600000 END,
-		attempts = attempts + 1, claims = claims + 1, owner = ?, accepted = 0,
-		stuck = CASE WHEN failing_ms > 0 AND failing_ms <= {now} - 259200000 THEN 1 ELSE stuck END,
-		failing_ms = CASE WHEN failing_ms = 0 AND lease_ms > 0 THEN lease_ms ELSE failing_ms END,
-		lease_ms = {now} + ?`
 
 	claimedPayments = `SELECT ` + deliveryColumns + `, generation, stored_ms, claims, attempts, failing_ms, stuck, last_error, {now},
 			CASE WHEN EXISTS (SELECT 1 FROM midas_inbox other WHERE other.openid = midas_inbox.openid AND other.zone = midas_inbox.zone
@@ -167,53 +207,96 @@ const (
 		WHERE owner = ? AND `
 )
 
-func (b *Inbox) due() (string, []any) {
-	zones, args := b.inZones()
-	return due + " AND " + zones + " ORDER BY due_ms", args
+// claimed is what a claim does to a row. It counts an attempt in advance, and makes the payment due
+// again as failed does, for the case that nothing more is heard of it. A lease that was not given back
+// was such a failure. MySQL sees the new values of columns to the left.
+var claimed = fmt.Sprintf(`due_ms = {now} + ? + CASE WHEN stuck = 1 THEN %d WHEN attempts < 10 THEN %d << attempts ELSE %d END,
+		attempts = attempts + 1, claims = claims + 1, owner = ?, accepted = 0,
+		stuck = CASE WHEN lease_ms > 0 AND failing_ms > 0 AND failing_ms <= {now} - %d THEN 1 ELSE stuck END,
+		failing_ms = CASE WHEN failing_ms = 0 AND lease_ms > 0 THEN lease_ms ELSE failing_ms END,
+		lease_ms = {now} + ?`,
+	stuckRetry.Milliseconds(), firstRetry.Milliseconds(), lastRetry.Milliseconds(), stuckAfter.Milliseconds())
+
+// due returns a condition for each base of the Inbox's zones, which an index has in the order of
+// due_ms, so that a claim does not walk over what waits for a zone that is down. They are tried in
+// random order, so that none of them starves.
+func (b *Inbox) due() []condition {
+	if b.opts.Zones == nil {
+		return []condition{{sql: due + " ORDER BY due_ms"}}
+	}
+	b.mu.Lock()
+	others := byBase(b.others)
+	b.mu.Unlock()
+	var conditions []condition
+	for base, ours := range byBase(b.opts.Zones) {
+		c := condition{sql: due}
+		c.and("base = ?", base)
+		zones, args := zonesCondition(ours, others[base])
+		c.and(zones, args...)
+		c.sql += " ORDER BY due_ms"
+		conditions = append(conditions, c)
+	}
+	rand.Shuffle(len(conditions), func(i, j int) { conditions[i], conditions[j] = conditions[j], conditions[i] })
+	return conditions
 }
 
-func (b *Inbox) ofPlayer(openID, after string) (string, []any) {
+func (b *Inbox) ofPlayer(openID, after string) []condition {
 	zones, args := b.inZones()
-	return ofPlayer + " AND " + zones + " ORDER BY billno", append([]any{openID, after}, args...)
+	return []condition{{sql: ofPlayer + " AND " + zones + " ORDER BY billno", args: append([]any{openID, after}, args...)}}
 }
 
-// claim leases up to n of the payments that where says. leased is how many it found; some may have
-// been given back, or be done or cancelled meanwhile.
-func (b *Inbox) claim(ctx context.Context, n int, where func() (string, []any)) (claims []*claim, leased int, err error) {
+// claim leases up to n of the payments that one of the conditions holds for. leased are those that it
+// found, and their number tells whether there may be more; some of them may be missing in claims: given
+// back, done or cancelled meanwhile.
+func (b *Inbox) claim(ctx context.Context, n int, conditions func() []condition) (claims []claim, leased []paymentID, err error) {
 	if ctx == nil {
-		return nil, 0, errNilContext
+		return nil, nil, errNilContext
 	}
-	if err := b.begin(ctx); err != nil {
-		return nil, 0, err
+	// Work's ctx alone would wait for ever on a connection to a server that is gone.
+	limited, stop := context.WithTimeout(ctx, finishTime)
+	defer stop()
+	if err := b.begin(limited); err != nil {
+		return nil, nil, err
 	}
-	if err := b.seeZones(ctx); err != nil {
-		return nil, 0, err
+	if err := b.seeZones(limited); err != nil {
+		return nil, nil, err
 	}
 	// The end of ctx must not leave payments that are leased to nobody.
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
-	condition, args := where()
-	var ids []paymentID
-	err = b.store.inTxAt(finish, b.store.grammar.claims, func(tx *sql.Tx) (err error) {
-		ids, err = b.lease(finish, tx, n, condition, args)
-		return err
+	where := conditions()
+	err = b.store.inTxAt(finish, b.store.grammar.claims, func(tx *sql.Tx) error {
+		if before := b.store.grammar.beforeClaim; before != "" {
+			if _, err := tx.ExecContext(finish, before); err != nil {
+				return err
+			}
+		}
+		leased = nil
+		for i := 0; i < len(where) && len(leased) < n; i++ {
+			more, err := b.lease(finish, tx, n-len(leased), where[i])
+			if err != nil {
+				return err
+			}
+			leased = append(leased, more...)
+		}
+		return nil
 	})
-	if err != nil || len(ids) == 0 {
-		return nil, 0, err
+	if err != nil || len(leased) == 0 {
+		return nil, nil, err
 	}
-	claims, err = b.claimed(finish, ids)
-	return claims, len(ids), err
+	claims, err = b.claimed(finish, leased)
+	return claims, leased, err
 }
 
-func (b *Inbox) lease(ctx context.Context, tx *sql.Tx, n int, condition string, args []any) ([]paymentID, error) {
+func (b *Inbox) lease(ctx context.Context, tx *sql.Tx, n int, where condition) ([]paymentID, error) {
 	s, milliseconds := b.store, b.opts.Lease.Milliseconds()
-	next := "SELECT openid, billno FROM midas_inbox w WHERE " + condition + " LIMIT " + strconv.Itoa(n) + s.grammar.skipLocked
+	next := "SELECT openid, billno FROM midas_inbox w WHERE " + where.sql + " LIMIT " + strconv.Itoa(n) + s.grammar.skipLocked
 	if s.grammar.returning {
 		return query(ctx, tx, scanID, s.write("WITH next AS ("+next+") UPDATE midas_inbox SET "+claimed+
 			" WHERE (openid, billno) IN (SELECT openid, billno FROM next) RETURNING openid, billno"),
-			append(args, milliseconds, b.owner, milliseconds)...)
+			append(slices.Clone(where.args), milliseconds, b.owner, milliseconds)...)
 	}
-	ids, err := query(ctx, tx, scanID, s.write(next), args...)
+	ids, err := query(ctx, tx, scanID, s.write(next), where.args...)
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +321,7 @@ func scanID(rows *sql.Rows) (id paymentID, err error) {
 // claimed reads payments that were leased. It gives one back if another one of the player's is
 // being handled: two workers may have leased one each in the same moment, and then at
 // least one of them sees it here.
-func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []*claim, err error) {
+func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []claim, err error) {
 	type row struct {
 		claim
 		generation int64
@@ -260,12 +343,15 @@ func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []*claim, 
 		return err
 	})
 	for i := range rows {
-		c := &rows[i].claim
+		c := rows[i].claim
 		if rows[i].contended {
 			if err := b.release(ctx, c, rand.N(100*time.Millisecond), false); err != nil {
 				return claims, err
 			}
 			continue
+		}
+		if c.stuck == 1 {
+			b.logStuck(ctx, c)
 		}
 		b.mu.Lock()
 		if rows[i].generation > b.generation {
@@ -278,7 +364,7 @@ func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []*claim, 
 }
 
 // accept keeps the lease and lets the player's next payment be handled.
-func (b *Inbox) accept(ctx context.Context, c *claim) error {
+func (b *Inbox) accept(ctx context.Context, c claim) error {
 	return b.store.inTx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, b.store.sql.accept, c.id.openID, c.id.billNo, b.owner, c.claims)
 		return err
@@ -286,13 +372,13 @@ func (b *Inbox) accept(ctx context.Context, c *claim) error {
 }
 
 // notNow gives a payment back that is not now.
-func (b *Inbox) notNow(ctx context.Context, c *claim) error {
+func (b *Inbox) notNow(ctx context.Context, c claim) error {
 	age := time.Duration(c.now-c.stored) * time.Millisecond
 	return b.release(ctx, c, min(max(age/4, minOffer), maxOffer), false)
 }
 
 // failed gives a payment back after an attempt that failed.
-func (b *Inbox) failed(ctx context.Context, c *claim, cause error) error {
+func (b *Inbox) failed(ctx context.Context, c claim, cause error) error {
 	if c.failing == 0 {
 		c.failing = c.now
 	}
@@ -300,17 +386,25 @@ func (b *Inbox) failed(ctx context.Context, c *claim, cause error) error {
 	if c.attempts <= 10 {
 		wait = min(firstRetry<<max(c.attempts-1, 0), lastRetry)
 	}
-	if c.stuck == 1 || time.Duration(c.now-c.failing)*time.Millisecond >= stuckAfter {
-		c.stuck, wait = 1, stuckRetry
-		b.store.log(ctx, "midassql: a payment is stuck: the player has paid and not received",
-			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Int("attempts", c.attempts), slog.Any("error", cause))
-	}
 	c.lastError = clip(fmt.Sprint(cause))
+	if c.stuck == 0 && time.Duration(c.now-c.failing)*time.Millisecond >= stuckAfter {
+		c.stuck = 1
+		b.logStuck(ctx, c)
+	}
+	if c.stuck == 1 {
+		wait = stuckRetry
+	}
 	return b.release(ctx, c, wait, true)
 }
 
+// logStuck is called when a payment becomes stuck, and when a stuck one is handed out.
+func (b *Inbox) logStuck(ctx context.Context, c claim) {
+	b.store.log(ctx, "midassql: a payment is stuck: the player has paid and not received",
+		slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Int("attempts", c.attempts), slog.String("error", c.lastError))
+}
+
 // release gives a payment back, to be due after wait. It does nothing if the lease is lost.
-func (b *Inbox) release(ctx context.Context, c *claim, wait time.Duration, attempt bool) error {
+func (b *Inbox) release(ctx context.Context, c claim, wait time.Duration, attempt bool) error {
 	uncounted := 1
 	if attempt {
 		uncounted = 0

@@ -30,6 +30,11 @@ type grammar struct {
 	// the rows it reads, and Deliver would wait for them.
 	claims sql.IsolationLevel
 
+	// beforeClaim is what a transaction that claims begins with. PostgreSQL overestimates the look at a
+	// player's other payments and would JIT-compile each claim, which takes half a second; and a plan
+	// for any zone, made while little waited, may walk over what is due in all of them.
+	beforeClaim string
+
 	// losesTx: statements may find that their transaction has ended without a word, so that the row
 	// is looked at before the commit.
 	losesTx bool
@@ -40,17 +45,19 @@ type grammar struct {
 
 	// What Migrate asks: whether a column or an index is there.
 	hasColumn, hasIndex string
-	lockTimeout         string // what it sets before a change
+	lockTimeout         string // what it sets before a change,
+	oldLockTimeout      string // and after it, where that would outlast the transaction
 }
 
 var grammars = map[Dialect]grammar{
 	PostgreSQL: {
-		numbered:   true,
-		nowMS:      `CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS bigint)`,
-		insertOnce: `INSERT INTO`,
-		ifAbsent:   ` ON CONFLICT DO NOTHING`,
-		skipLocked: ` FOR UPDATE SKIP LOCKED`,
-		returning:  true,
+		numbered:    true,
+		nowMS:       `CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS bigint)`,
+		insertOnce:  `INSERT INTO`,
+		ifAbsent:    ` ON CONFLICT DO NOTHING`,
+		skipLocked:  ` FOR UPDATE SKIP LOCKED`,
+		returning:   true,
+		beforeClaim: `SELECT set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)`,
 		hasColumn: `SELECT COUNT(*) FROM information_schema.columns
 			WHERE table_schema = current_schema() AND table_name = ? AND column_name = ?`,
 		hasIndex:    `SELECT COUNT(*) FROM pg_index WHERE indexrelid = to_regclass(quote_ident(current_schema()) || '.' || ?) AND indisvalid`,
@@ -65,7 +72,9 @@ var grammars = map[Dialect]grammar{
 		inline:     true,
 		hasColumn: `SELECT COUNT(*) FROM information_schema.columns
 			WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?`,
-		hasIndex: `SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() AND index_name = ?`,
+		hasIndex:       `SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() AND index_name = ?`,
+		lockTimeout:    `SET @midas_lock_wait_timeout = @@SESSION.lock_wait_timeout, SESSION lock_wait_timeout = 1`,
+		oldLockTimeout: `SET SESSION lock_wait_timeout = @midas_lock_wait_timeout`,
 	},
 	SQLite: {
 		nowMS:      `CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)`,
@@ -121,16 +130,20 @@ type statements struct {
 	// payments
 	insertPayment, repeatPayment, paymentMark, settlePayment, breakPayment string
 	paymentState, donePayment, cancelPayment, reopenPayment                string
-	doneSince                                                              string
+	regenerate, doneSince                                                  string
 	// inbox
 	insertWaiting, removeWaiting, release, accept string
-	waiting, anyWaiting, nextGeneration           string
-	generationNow                                 string
+	anyWaiting, nextGeneration, now               string
 	seeZone, addZone, zones, forgetZone           string
 	// mini games
-	orderItems, paymentItems, saveShopOrder, charged        string
+	orderItems, paymentItems, saveShopOrder, refunded       string
 	insertRefund, repeatRefund, insertRefunded, notePayment string
 }
+
+// refunded is 1 where the refunds of a row of deliveries are all that was charged. A refund of 0 is one
+// whose amount is not told: of all.
+const refunded = `SELECT CASE WHEN MIN(r.amount) = 0 OR SUM(r.amount) >= midas_deliveries.charged THEN 1 ELSE 0 END
+	FROM midas_refunds r WHERE r.openid = midas_deliveries.openid AND r.billno = midas_deliveries.billno`
 
 func (s *Store) statements() statements {
 	return statements{
@@ -148,7 +161,7 @@ func (s *Store) statements() statements {
 		repeatPayment: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1, token = ?
 			WHERE openid = ? AND billno = ? AND token IN (?, '') AND state <> 3`),
 		breakPayment:  s.write(`UPDATE midas_deliveries SET state = 3, note = ? WHERE openid = ? AND billno = ? AND mark = ?`),
-		settlePayment: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1 WHERE openid = ? AND billno = ?`),
+		settlePayment: s.write(`UPDATE midas_deliveries SET repeats = repeats + 1 WHERE openid = ? AND billno = ? AND state <> 3`),
 		paymentMark:   s.write(`SELECT mark FROM midas_deliveries WHERE openid = ? AND billno = ?`),
 
 		paymentState: s.write(`SELECT state, generation, note FROM midas_deliveries WHERE openid = ? AND billno = ?`),
@@ -157,24 +170,24 @@ func (s *Store) statements() statements {
 		cancelPayment: s.write(`UPDATE midas_deliveries SET state = 2, note = ? WHERE openid = ? AND billno = ? AND state = 1`),
 		reopenPayment: s.write(`UPDATE midas_deliveries SET state = 1, generation = ?
 			WHERE openid = ? AND billno = ? AND state = 0 AND done_ms IS NOT NULL AND generation < ?`),
-		doneSince: s.write(`SELECT openid, billno, zone, done_ms FROM midas_deliveries WHERE done_ms >= ? AND done_ms < ? AND state = 0
+		regenerate: s.write(`UPDATE midas_deliveries SET generation = ? WHERE openid = ? AND billno = ? AND state = 1 AND generation < ?`),
+		doneSince: s.write(`SELECT openid, billno, zone, done_ms, CASE WHEN items = '' THEN 1 ELSE 0 END,
+				(` + refunded + `) FROM midas_deliveries WHERE done_ms >= ? AND done_ms < ? AND state = 0
 				AND (done_ms > ? OR openid > ? OR (openid = ? AND billno > ?))
 			ORDER BY done_ms, openid, billno LIMIT ?`),
 
-		insertWaiting: s.write(`INSERT INTO midas_inbox (openid, billno, zone, stored_ms, due_ms) VALUES (?, ?, ?, {now}, {now})`),
+		insertWaiting: s.write(`INSERT INTO midas_inbox (openid, billno, zone, base, stored_ms, due_ms) VALUES (?, ?, ?, ?, {now}, {now})`),
 		removeWaiting: s.write(`DELETE FROM midas_inbox WHERE openid = ? AND billno = ?`),
 		release: s.write(`UPDATE midas_inbox SET due_ms = CASE WHEN due_ms = 0 THEN {now} ELSE {now} + ? END, lease_ms = 0, accepted = 0, attempts = attempts - ?,
 				failing_ms = ?, stuck = ?, last_error = ?
 			WHERE openid = ? AND billno = ? AND owner = ? AND claims = ? AND lease_ms > {now}`),
 		accept: s.write(`UPDATE midas_inbox SET accepted = 1
 			WHERE openid = ? AND billno = ? AND owner = ? AND claims = ? AND lease_ms > {now}`),
-		waiting: s.write(`SELECT stored_ms, lease_ms, owner, claims, attempts, failing_ms, stuck, last_error, {now}
-			FROM midas_inbox WHERE openid = ? AND billno = ?`),
 
 		anyWaiting: s.write(`SELECT COUNT(*) FROM midas_inbox WHERE openid = ?`),
 
+		now:            s.write(`SELECT {now}`),
 		nextGeneration: s.write(`UPDATE midas_meta SET value = value + 1 WHERE name = 'generation'`),
-		generationNow:  s.write(`SELECT value, {now} FROM midas_meta WHERE name = 'generation'`),
 
 		seeZone:    s.write(`UPDATE midas_zones SET seen_ms = {now} WHERE name = ?`),
 		addZone:    s.write(`{insert} midas_zones (name, seen_ms) VALUES (?, {now}){once}`),
@@ -185,7 +198,7 @@ func (s *Store) statements() statements {
 		paymentItems: s.write(`SELECT items FROM midas_deliveries WHERE openid = ? AND billno = ?`),
 		saveShopOrder: s.write(`{insert} midas_orders (token, openid, zone, items, metadata, max_quantity, saved_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?){once}`),
-		charged: s.write(`SELECT charged FROM midas_deliveries WHERE openid = ? AND billno = ?`),
+		refunded: s.write(`SELECT (` + refunded + `) FROM midas_deliveries WHERE openid = ? AND billno = ?`),
 		insertRefund: s.write(`{insert} midas_refunds (refund_id, openid, billno, amount, noted_at)
 			VALUES (?, ?, ?, ?, ?){once}`),
 		repeatRefund: s.write(`UPDATE midas_refunds SET repeats = repeats + 1 WHERE refund_id = ? AND openid = ? AND billno = ?`),

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
 )
 
 // A Class says what an error of a transaction means. See Options.Classify.
@@ -68,15 +70,57 @@ func (d Dialect) classifyOne(err error) Class {
 			return mysqlClass(number)
 		}
 	case SQLite:
-		code, ok := intField(err, "Code") // mattn
-		if !ok {
-			code, ok = intMethod(err, "Code") // modernc, ncruces
-		}
-		if ok {
+		if code, ok := sqliteCode(err); ok {
 			return sqliteClass(code)
 		}
 	}
 	return Unknown
+}
+
+// sqliteCode returns the code of an error of SQLite.
+func sqliteCode(err error) (code int64, ok bool) {
+	if code, ok = intField(err, "Code"); ok { // mattn
+		return code, true
+	}
+	return intMethod(err, "Code") // modernc, ncruces
+}
+
+// mayEndTx reports whether err may be how the database said that it has rolled back all of a
+// transaction, and not only the statement: a deadlock, a full disk, an interrupt.
+func (s *Store) mayEndTx(err error) bool {
+	if s.opts.Classify(err) == Again {
+		return true
+	}
+	may := false
+	switch s.dialect {
+	case MySQL:
+		walk(err, func(err error) { may = may || mysqlMayEndTx(err) })
+	case SQLite:
+		// A context of the grant's own interrupts its statement, and that rolls back.
+		may = errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		walk(err, func(err error) { may = may || sqliteMayEndTx(err) })
+	}
+	return may
+}
+
+func mysqlMayEndTx(err error) bool {
+	if _, ok := intField(err, "Number"); !ok {
+		return false
+	}
+	switch state := stringField(err, "SQLState"); {
+	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"), strings.HasPrefix(state, "42"):
+		return false // the statement's data, a constraint, the statement itself
+	}
+	return true
+}
+
+func sqliteMayEndTx(err error) bool {
+	code, _ := sqliteCode(err)
+	switch code & 0xff {
+	case 4, 5, 6, 7, 9, 10, 13: // SQLITE_ABORT, BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL
+		return true
+	}
+	return false
 }
 
 func sqlStateClass(state string) Class {
@@ -141,6 +185,20 @@ func intField(err error, name string) (int64, bool) {
 	return toInt(v.FieldByName(name))
 }
 
+// stringField returns a field of the struct that err is or points to, which is an array of bytes.
+func stringField(err error, name string) string {
+	v := reflect.Indirect(reflect.ValueOf(err))
+	if v.Kind() != reflect.Struct {
+		return ""
+	}
+	if v = v.FieldByName(name); !v.IsValid() || v.Kind() != reflect.Array || v.Type().Elem().Kind() != reflect.Uint8 {
+		return ""
+	}
+	text := make([]byte, v.Len())
+	reflect.Copy(reflect.ValueOf(text), v)
+	return string(text)
+}
+
 // intMethod returns what a method without arguments returns, if that is an integer.
 func intMethod(err error, name string) (int64, bool) {
 	m := reflect.ValueOf(err).MethodByName(name)
@@ -161,6 +219,17 @@ func toInt(v reflect.Value) (int64, bool) {
 	return 0, false
 }
 
+// ErrNoOrder says that no order with the token of a callback is stored, and that the payment is not
+// refused for it (ret 1): orders have been purged before (see [Store.Purge]), or the callback is
+// under 10 s old by its parameter ts, so that a node of the database may be behind the one that
+// saved the order. With an older ts it is [midas.ErrTokenNotFound], ret 3.
+var ErrNoOrder = errors.New("no order with this token is stored")
+
+// ErrBroken says that a payment is [Broken]: a grant ended its transaction while it ran, and nobody
+// knows what the player got. No callback grants it or is answered OK before somebody has looked
+// (docs/ledger.md, payments that need a person).
+var ErrBroken = errors.New("the payment is broken: see what the player has (docs/ledger.md, payments that need a person)")
+
 // errOutcomeUnknown is a commit that failed in a way that may have come after it.
 var errOutcomeUnknown = errors.New("outcome of the commit unknown")
 
@@ -170,5 +239,5 @@ var errStoredBefore = errors.New("stored before")
 var errNilContext = errors.New("the context is nil")
 
 // errNotOneTransaction: see checkMark.
-var errNotOneTransaction = errors.New("the grant's transaction ended while it ran, and part of what it did may be committed: " +
-	"does it ignore an error of its tx, or run DDL?")
+var errNotOneTransaction = fmt.Errorf("%w: the grant's transaction ended while it ran, and part of what it did may be committed: "+
+	"does it ignore or replace an error of its tx, or run DDL?", ErrBroken)

@@ -24,7 +24,7 @@ var (
 
 	// ErrNotNow says that the payment cannot be handled now, and that this is no failure:
 	// the player is offline. It is offered again at the player's login by [Inbox.Waiting], and
-	// by Work after a quarter of its age, at least 5 s and at most 1 h.
+	// by Work again after a wait of a quarter of the payment's age, at least 5 s and at most 1 h.
 	ErrNotNow = errors.New("midassql: not now")
 )
 
@@ -37,8 +37,8 @@ var (
 	// granted all the same, and somebody has to decide about them.
 	ErrCancelled = errors.New("midassql: the payment was cancelled")
 
-	// ErrRestored: [Inbox.Retry] handed the payment out again because the players were
-	// restored from a backup, and this Done is about a save from before that.
+	// ErrRestored: the players were restored from a backup, [Inbox.Retry] hands the payment out
+	// again, and this Done is about a save from before that.
 	ErrRestored = errors.New("midassql: the payment was put back after a restore of the players")
 
 	// ErrLeaseEnded is the cause (see [context.Cause]) that ends the context of a work
@@ -52,11 +52,13 @@ type InboxOptions struct {
 	// Zones are the zones whose payments Work and Waiting hand out. A payment belongs to a
 	// name if its zoneid is that name, or begins with it and "_" (zone_role, protocol.md 3, parameters);
 	// among all names that any worker on this database has ever had, the longest one that
-	// fits wins. After a merge of zones (合服) name them all. nil: every zone; empty and
-	// not nil is refused.
+	// fits wins. A worker notices a longer name within a minute of its first use, and takes that
+	// zone's payments until then: start the worker of such a zone a minute before its players pay.
+	// After a merge of zones (合服) name them all. nil: every zone; empty and not nil is refused.
 	Zones []string
 
-	// Workers is how many payments Work handles at once; each is another player's. 0: 8.
+	// Workers is how many payments Work handles at once; no two of them are one player's in one
+	// zone. 0: 8.
 	Workers int
 
 	// Lease is how long a payment belongs to whom it was handed out to, by the database's
@@ -68,10 +70,11 @@ type InboxOptions struct {
 	// processes, and those whose wait is over. 0: 1 s.
 	Poll time.Duration
 
-	// OnStored is optionally called by Deliver after a payment was stored for the first time,
-	// to wake the processes that work on it: a Redis PUBLISH, a NOTIFY; whoever receives that
-	// calls [Inbox.Wake]. It is called before OK is answered and must return when ctx ends.
-	// What goes wrong in it, a panic included, delays the payment by no more than Poll.
+	// OnStored is optionally called after a payment was stored for the first time, to wake the
+	// processes that work on it: a Redis PUBLISH, a NOTIFY; whoever receives that calls
+	// [Inbox.Wake]. Deliver and Settle do not wait for it: it runs in a goroutine of its own, at most 64
+	// at once, with a context of 2 s and a copy of the payment. While 64 are running it is not
+	// called. What goes wrong in it, a panic included, delays the payment by no more than Poll.
 	OnStored func(ctx context.Context, d *midas.Delivery)
 }
 
@@ -100,7 +103,8 @@ type InboxOptions struct {
 // this the Inbox grants twice.
 //
 // A record keeps an id until the payment's Done is older than the oldest backup that the
-// players would ever be restored from, and 30 days at least.
+// players would ever be restored from, and 30 days at least. Where players move to another zone
+// (合服), the ids move with their records.
 //
 // The id keeps items from doubling; it does not keep a save from being overwritten by another
 // process that holds the same player. Saves are atomic on the server, or conditional on the
@@ -111,23 +115,27 @@ type InboxOptions struct {
 // Nothing that was answered OK is lost, nothing that is done is handed out again (but see
 // [Inbox.Retry]), and no two payments of one player in one zone are handed out at once. A
 // payment that fails is tried again after 1 s, 2 s, 4 s … 10 min, and never holds up the
-// player's next one. One that has failed for 72 h is stuck, which is an alarm (see
+// player's next one. One that fails 72 h after it failed first is stuck, which is an alarm (see
 // [Inbox.Counts]); it is still tried each hour and at login. Waiting payments are never
-// deleted. Those that are due longest come first, so that absent players do not
-// starve the others.
+// deleted. Those that are due longest come first, within the zones whose names begin alike, so that
+// absent players do not starve the others.
 //
 // An Inbox is safe for use by multiple goroutines, and by any number of processes on one
-// database. It needs MySQL 8, MariaDB 10.6, PostgreSQL 12 or SQLite 3.35.
+// database. It needs MySQL 8, MariaDB 10.6, PostgreSQL 12 or SQLite 3.35, and on the former two, where
+// there is a binary log, a binlog_format other than STATEMENT.
 type Inbox struct {
 	store *Store
-	opts  InboxOptions // every default filled in
-	owner int64        // of leases; not 0
+	opts  InboxOptions  // every default filled in
+	owner int64         // of leases; not 0
+	hooks chan struct{} // holds one for each OnStored that runs
 
 	mu         sync.Mutex
-	generation int64               // what Retry had begun when this Inbox was first used; -1: not used yet
-	reopened   map[paymentID]int64 // the generation of payments that were put back since then and handed out here
-	others     []string            // names of other workers' zones inside this Inbox's own
-	zonesSeen  time.Time           // when others was read
+	generation int64                 // what Retry had begun when this Inbox was first used; -1: not used yet
+	reopened   map[paymentID]int64   // the generation of payments that were put back since then and handed out here
+	handed     map[paymentID]handOut // for Fail
+	cleared    int64                 // when handed was last cleared, by the database's clock
+	others     []string              // names of other workers' zones inside this Inbox's own
+	zonesSeen  time.Time             // when others was read
 }
 
 type paymentID struct{ openID, billNo string }
@@ -157,7 +165,8 @@ func (s *Store) Inbox(opts InboxOptions) *Inbox {
 	if opts.Workers < 0 || opts.Lease < time.Second || opts.Poll < 0 {
 		panic("midassql: InboxOptions: want Workers and Poll above 0, and Lease of 1 s or more")
 	}
-	return &Inbox{store: s, opts: opts, owner: 1 + rand.Int64N(1<<62), generation: -1, reopened: make(map[paymentID]int64)}
+	return &Inbox{store: s, opts: opts, owner: 1 + rand.Int64N(1<<62), hooks: make(chan struct{}, maxHooks),
+		generation: -1, reopened: make(map[paymentID]int64), handed: make(map[paymentID]handOut)}
 }
 
 // Deliver is a [midas.DeliverFunc]: it compares the payment with the stored order and stores it
@@ -175,32 +184,49 @@ func (b *Inbox) Deliver(ctx context.Context, d *midas.Delivery) error {
 }
 
 func (s *Store) insertWaiting(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
-	_, err := tx.ExecContext(ctx, s.sql.insertWaiting, d.OpenID, d.BillNo, d.ZoneID)
+	_, err := tx.ExecContext(ctx, s.sql.insertWaiting, d.OpenID, d.BillNo, d.ZoneID, base(d.ZoneID))
 	return err
 }
 
-// stored wakes who may work on d.
+const (
+	maxHooks = 64
+	hookTime = 2 * time.Second
+)
+
+// stored wakes who may work on d. A hook must not cost the answer: the payment is on disk.
 func (b *Inbox) stored(ctx context.Context, d *midas.Delivery) {
 	b.store.wake()
 	if b.opts.OnStored == nil {
 		return
 	}
-	defer func() {
-		if cause := recover(); cause != nil { // the payment is on disk: it is answered OK all the same
-			b.store.log(ctx, "midassql: InboxOptions.OnStored panicked",
-				slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.String("panic", fmt.Sprint(cause)))
-		}
+	select {
+	case b.hooks <- struct{}{}:
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hookTime)
+	hooked := *d // the caller goes on with d
+	hooked.Items, hooked.Params = slices.Clone(d.Items), slices.Clone(d.Params)
+	go func() {
+		defer func() {
+			if cause := recover(); cause != nil {
+				b.store.log(ctx, "midassql: InboxOptions.OnStored panicked",
+					slog.String("openid", hooked.OpenID), slog.String("billno", hooked.BillNo), slog.String("panic", fmt.Sprint(cause)))
+			}
+			cancel()
+			<-b.hooks
+		}()
+		b.opts.OnStored(ctx, &hooked)
 	}()
-	b.opts.OnStored(ctx, d)
 }
 
 // Done says that the items of a payment are saved, with the payment's id. The payment is not
 // handed out again. Done is idempotent, and counts whenever and from wherever it comes, also
 // after the lease was lost.
 //
-// It returns [ErrNoPayment], [ErrCancelled], or [ErrRestored] where the payment was put back by
-// [Inbox.Retry] after this Inbox had handed it out, or, if it did not, after the first use of
-// this Inbox. After any other error call it again; until then the payment may be handed out
+// It returns [ErrNoPayment], [ErrCancelled], [ErrBroken], or [ErrRestored] if [Inbox.Retry] has put the payment
+// into a new generation since this Inbox last handed it out; an Inbox that never did counts from its
+// own first use. After any other error call it again; until then the payment may be handed out
 // again, and the saved id keeps it from doubling.
 func (b *Inbox) Done(ctx context.Context, openID, billNo string) error {
 	if err := b.done(ctx, paymentID{openID, billNo}); err != nil {
@@ -214,6 +240,9 @@ func (b *Inbox) done(ctx context.Context, id paymentID) error {
 	if err != nil {
 		return err
 	}
+	b.mu.Lock()
+	delete(b.handed, id)
+	b.mu.Unlock()
 	return results[0]
 }
 
@@ -256,6 +285,8 @@ func (b *Inbox) doneOne(ctx context.Context, tx *sql.Tx, id paymentID, generatio
 		return fmt.Errorf("%w: %s", ErrCancelled, p.note), nil
 	case p.generation > generation:
 		return ErrRestored, nil
+	case p.state == stateBroken:
+		return ErrBroken, nil
 	}
 	return nil, nil // done before
 }
@@ -300,6 +331,9 @@ type paymentState struct {
 	note       string
 }
 
+// mayHaveItems reports whether the player has what was paid for, or may have.
+func (p paymentState) mayHaveItems() bool { return p.state == stateDone || p.state == stateBroken }
+
 func (s *Store) state(ctx context.Context, tx *sql.Tx, id paymentID) (p paymentState, err error) {
 	statement, args := s.inline(s.sql.paymentState, id.openID, id.billNo)
 	err = tx.QueryRowContext(ctx, statement, args...).Scan(&p.state, &p.generation, &p.note)
@@ -310,9 +344,9 @@ func (s *Store) state(ctx context.Context, tx *sql.Tx, id paymentID) (p paymentS
 }
 
 // Cancel takes a waiting payment back, for a refund: it is not handed out any more. The
-// reason is kept with the payment, at most 255 bytes. A payment that is done already, or not
-// stored, is an error. If it is being handled at this moment, the Done that follows returns
-// [ErrCancelled].
+// reason is kept with the payment, at most 255 bytes. A payment that is done already, not stored
+// ([ErrNoPayment]) or broken ([ErrBroken]) is an error. If it is being handled at this moment, the
+// Done that follows returns [ErrCancelled].
 func (b *Inbox) Cancel(ctx context.Context, openID, billNo, reason string) error {
 	id := paymentID{openID, billNo}
 	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
@@ -325,10 +359,15 @@ func (b *Inbox) Cancel(ctx context.Context, openID, billNo, reason string) error
 			return err
 		}
 		p, err := b.store.state(ctx, tx, id)
-		if err == nil && p.state == stateDone {
-			err = errors.New("the payment is done: the player has the items")
+		switch {
+		case err != nil:
+			return err
+		case p.state == stateDone:
+			return errors.New("the payment is done: the player has the items")
+		case p.state == stateBroken:
+			return ErrBroken
 		}
-		return err // or cancelled before
+		return nil // cancelled before
 	})
 	if err != nil {
 		return fmt.Errorf("midassql: Cancel: %w", err)

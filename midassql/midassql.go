@@ -93,9 +93,7 @@ type Options struct {
 	// AcceptAppOrders delivers payments whose token is not stored: orders that the app
 	// itself placed (APP下单, protocol.md 1, the whole flow). There is nothing to compare those with, so
 	// the grant must check item id and price against the game's catalogue. An order that is
-	// stored is compared all the same. If false, an unknown token is refused with
-	// [midas.ErrTokenNotFound], or, once [Store.Purge] has deleted orders, with an error that
-	// is answered ret 1.
+	// stored is compared all the same. If false, an unknown token is refused: see [Store.Once].
 	AcceptAppOrders bool
 
 	// Classify optionally says what an error of a transaction means, the grant's errors
@@ -105,8 +103,8 @@ type Options struct {
 	Classify func(err error) Class
 
 	// Logger optionally gets what somebody must look at and no caller is told: a grant that
-	// lost its transaction, a payment that became stuck, a Work that cannot reach the
-	// database. If nil, it is silent.
+	// lost its transaction, a payment that is stuck, one that was granted although it was
+	// cancelled, one that Retry cannot put back, a Work that cannot reach the database. If nil, it is silent.
 	Logger *slog.Logger
 
 	// Now optionally specifies the clock that orders and payments are stored by. If nil,

@@ -1,6 +1,7 @@
 package midassql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -27,8 +28,10 @@ const schemaVersion = 2
 // that a newer server saved, so do not let both run for long.
 //
 // On PostgreSQL and MySQL this takes two connections at once, and does not work through a pooler
-// in statement mode. If it is stopped halfway, call it again. For teams that run their own
-// migrations the same SQL is in the folder schema.
+// in statement mode. If it is stopped halfway, call it again. On MySQL an index is built anew if
+// a transaction that has read the table stays open for more than a second when it is ready: run no
+// dump or report meanwhile. For teams that run their own migrations the same SQL is in the folder
+// schema.
 func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("midassql: Migrate: %w", err)
@@ -216,6 +219,12 @@ func (s *Store) change(ctx context.Context, statement string) error {
 			}
 		}
 		_, err := tx.ExecContext(ctx, statement)
+		// If ctx ends right here, the connection goes back to the pool with a limit of 1 s for locks on
+		// a table's definition.
+		if s.grammar.oldLockTimeout != "" {
+			_, restored := tx.ExecContext(ctx, s.grammar.oldLockTimeout)
+			err = cmp.Or(err, restored)
+		}
 		return err
 	})
 }

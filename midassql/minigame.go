@@ -173,7 +173,7 @@ func (g *MiniGame) refund(ctx context.Context, r *minigame.Refund) error {
 			if err != nil && !errors.Is(err, ErrNoPayment) {
 				return err
 			}
-			return g.tell(ctx, tx, r, err == nil && p.state == stateDone)
+			return g.tell(ctx, tx, r, err == nil && p.mayHaveItems())
 		}
 		now := s.opts.Now().Unix()
 		first, err := changed(ctx, tx, s.sql.insertRefund, r.RefundID, id.openID, id.billNo, int64(r.Amount), now)
@@ -195,7 +195,7 @@ func (g *MiniGame) refund(ctx context.Context, r *minigame.Refund) error {
 		}
 		granted := false
 		if !early {
-			if granted, err = g.note(ctx, tx, id, r, note); err != nil {
+			if granted, err = g.note(ctx, tx, id, note); err != nil {
 				return err
 			}
 		}
@@ -204,13 +204,14 @@ func (g *MiniGame) refund(ctx context.Context, r *minigame.Refund) error {
 }
 
 // note notes a refund on a payment that is there, and reports whether the player has its items.
-func (g *MiniGame) note(ctx context.Context, tx *sql.Tx, id paymentID, r *minigame.Refund, note string) (granted bool, err error) {
+func (g *MiniGame) note(ctx context.Context, tx *sql.Tx, id paymentID, note string) (granted bool, err error) {
 	s := g.store
-	var charged int64
-	if err := tx.QueryRowContext(ctx, s.sql.charged, id.openID, id.billNo).Scan(&charged); err != nil {
+	var all bool
+	statement, args := s.inline(s.sql.refunded, id.openID, id.billNo)
+	if err := tx.QueryRowContext(ctx, statement, args...).Scan(&all); err != nil {
 		return false, err
 	}
-	if r.Amount == 0 || int64(r.Amount) >= charged {
+	if all {
 		cancelled, err := changed(ctx, tx, s.sql.cancelPayment, note, id.openID, id.billNo)
 		if err != nil {
 			return false, err
@@ -224,7 +225,7 @@ func (g *MiniGame) note(ctx context.Context, tx *sql.Tx, id paymentID, r *miniga
 		return false, err
 	}
 	p, err := s.state(ctx, tx, id)
-	return p.state == stateDone, err
+	return p.mayHaveItems(), err
 }
 
 func (g *MiniGame) tell(ctx context.Context, tx *sql.Tx, r *minigame.Refund, granted bool) error {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -23,9 +24,9 @@ import (
 // order is looked up by token and compared; grant runs; commit. An error anywhere rolls all
 // of it back:
 //
-//   - [midas.ErrTokenNotFound] if there is no such order (but see Options.AcceptAppOrders). Once
-//     [Store.Purge] has deleted orders it is another error, for ret 1: the order may have been
-//     one of them;
+//   - [midas.ErrTokenNotFound], which is ret 3, if there is no such order (but see
+//     Options.AcceptAppOrders); [ErrNoOrder], which is ret 1, where the order may exist all the
+//     same;
 //   - a [*midas.ParamError] naming openid or payitem if openid, item ids, prices or
 //     quantities are not the order's. A different quantity is right only up to the order's
 //     MaxQuantity; a lower charge is a discount and always right (protocol.md 5, delivery
@@ -40,16 +41,19 @@ import (
 // happened.
 //
 // grant works through tx alone, since it may run again after a rollback. It must return
-// every error of tx (on MySQL a deadlock has rolled everything back, and what follows
-// would be committed on its own), must not commit or roll back itself, and gives up when
+// every error of tx, as it is or wrapped (on MySQL a deadlock has rolled everything back, and what
+// follows would be committed on its own), must not commit or roll back itself, and gives up when
 // ctx ends. It should be quick: ctx ends 1.5 s after the callback came. On MySQL and SQLite a
-// grant that breaks these rules is caught: the result is an error, a line in Options.Logger,
+// grant that breaks these rules is caught: the result is [ErrBroken], a line in Options.Logger,
 // and a payment that is [Broken]. Its callbacks are answered ret 1 until somebody has looked
-// at what the player has.
+// at what the player has. It is not caught if ctx ends in it as well, or if it went on after its
+// transaction was lost and then returns an error with which the database may have rolled all
+// of it back: a deadlock, a full disk, an interrupt.
 //
 // On MySQL every table that grant writes must be InnoDB too, and there must be no CREATE,
 // ALTER, TRUNCATE or LOCK TABLES in it: each commits what was done until then, and what
-// fails after it is never granted.
+// fails after it is never granted. On SQLite there must be no ON CONFLICT ROLLBACK, OR ROLLBACK or
+// RAISE(ROLLBACK): they end the transaction, which the error does not tell.
 //
 // Once panics if grant is nil. The DeliverFunc is safe for concurrent use. It returns soon
 // after ctx ended, apart from a commit under way, which takes as long as the driver waits.
@@ -115,18 +119,22 @@ func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func
 			return err
 		}
 		ran = true
-		if err := then(ctx, tx, d); err != nil {
+		err = then(ctx, tx, d)
+		if err != nil && s.mayEndTx(err) {
 			return err
 		}
-		return s.checkMark(ctx, tx, d, p[argMark])
+		lost := s.checkMark(ctx, tx, d, p[argMark])
+		if err != nil && errors.Is(lost, errNotOneTransaction) {
+			return notOneTransaction(err)
+		}
+		return cmp.Or(err, lost)
 	})
 	if err != nil && ran && s.grammar.losesTx && !errors.Is(err, errOutcomeUnknown) {
 		// The rollback may have come too late, or too early.
 		if s.tookOver(ctx, d, p[argMark]) {
-			err = fmt.Errorf("%w: %w", errNotOneTransaction, err)
+			err = notOneTransaction(err)
 		}
 		if errors.Is(err, errNotOneTransaction) {
-			p[argState], p[argNote] = stateBroken, clip(err.Error())
 			s.broken(ctx, d, p, err)
 			return false, err
 		}
@@ -170,11 +178,18 @@ func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error 
 			statement, args = s.sql.settlePayment, []any{d.OpenID, d.BillNo}
 		}
 		found, err := changed(ctx, tx, statement, args...)
-		if err == nil && !found {
-			err = errors.New("the database ignored the insert of a payment that is not there with this openid, billno and token: " +
-				"is another payment's billno the same, is there a trigger or a foreign key on the table, or does a collation ignore case?")
+		if err != nil || found {
+			return err
 		}
-		return err
+		p, err := s.state(ctx, tx, paymentID{d.OpenID, d.BillNo})
+		switch {
+		case err != nil && !errors.Is(err, ErrNoPayment):
+			return err
+		case err == nil && p.state == stateBroken:
+			return ErrBroken
+		}
+		return errors.New("the database ignored the insert of a payment that is not there with this openid, billno and token: " +
+			"is another payment's billno the same, is there a trigger or a foreign key on the table, or does a collation ignore case?")
 	})
 }
 
@@ -194,6 +209,15 @@ func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, ma
 		return errNotOneTransaction
 	}
 	return err
+}
+
+// notOneTransaction says so of a grant that failed with err, which it only quotes: what the grant
+// wanted answered, ret 3 for one, is not right any more.
+func notOneTransaction(err error) error {
+	if errors.Is(err, errNotOneTransaction) {
+		return err
+	}
+	return fmt.Errorf("%w (the grant returned: %s)", errNotOneTransaction, err.Error())
 }
 
 // brokenTime is for the look at what a grant that failed has left.
@@ -217,14 +241,15 @@ func (s *Store) tookOver(ctx context.Context, d *midas.Delivery, mark any) bool 
 func (s *Store) broken(ctx context.Context, d *midas.Delivery, p []any, cause error) {
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
 	defer cancel()
+	p[argState], p[argNote] = stateBroken, clip(strings.TrimPrefix(cause.Error(), ErrBroken.Error()+": "))
 	err := s.inTx(finish, func(tx *sql.Tx) error {
-		there, err := changed(finish, tx, s.sql.breakPayment, clip(cause.Error()), d.OpenID, d.BillNo, p[argMark])
+		there, err := changed(finish, tx, s.sql.breakPayment, p[argNote], d.OpenID, d.BillNo, p[argMark])
 		if err == nil && !there {
 			_, err = tx.ExecContext(finish, s.sql.insertPayment, p...)
 		}
 		return err
 	})
-	s.log(ctx, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, broken payments)",
+	s.log(ctx, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, payments that need a person)",
 		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[argItems]), slog.Any("error", errors.Join(cause, err)))
 }
 
@@ -243,7 +268,7 @@ func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery, e en
 	case errors.Is(err, sql.ErrNoRows) && (s.opts.AcceptAppOrders || e.byHand()):
 		return nil
 	case errors.Is(err, sql.ErrNoRows):
-		return s.tokenNotFound(ctx, tx)
+		return s.tokenNotFound(ctx, tx, d.Time)
 	case err != nil:
 		return err
 	}
@@ -257,16 +282,24 @@ func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery, e en
 	return compareItems(d.Items, ordered, maxQuantity)
 }
 
+// youngCallback: for this long after its ts, a callback with an unknown token is not refused for
+// good, because the node may be behind. (A clock that is ahead of Midas's makes it shorter.)
+const youngCallback = 10 * time.Second
+
 // tokenNotFound returns midas.ErrTokenNotFound, which refuses a payment for good (ret 3), only
-// if the order cannot have been deleted.
-func (s *Store) tokenNotFound(ctx context.Context, tx *sql.Tx) error {
+// if the order can neither be still on its way nor have been deleted.
+func (s *Store) tokenNotFound(ctx context.Context, tx *sql.Tx, called time.Time) error {
 	var purged int64
 	statement, args := s.inline(s.sql.meta, "purged")
 	if err := tx.QueryRowContext(ctx, statement, args...).Scan(&purged); err != nil {
 		return err
 	}
 	if purged > 0 {
-		return errors.New("no order with this token is stored, but orders have been purged: look for the payment in Tencent's bill, and settle it (Store.Settle) or let it be refunded")
+		return fmt.Errorf("%w, but orders have been purged: look for the payment in Tencent's bill, and settle it (Store.Settle) or let it be refunded", ErrNoOrder)
+	}
+	if s.opts.Now().Sub(called) < youngCallback {
+		return fmt.Errorf("%w, yet the callback is only seconds old: the next one finds the order if this node was behind (on Galera set wsrep_sync_wait=1); "+
+			"if it does not, was the order handed out without SaveOrder?", ErrNoOrder)
 	}
 	return midas.ErrTokenNotFound
 }

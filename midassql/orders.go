@@ -92,39 +92,36 @@ func (s *Store) Purge(ctx context.Context, age time.Duration) (int64, error) {
 }
 
 func (s *Store) purge(ctx context.Context, until int64) (purged int64, err error) {
-	// What was purged last time is deleted, but its index entries may still be there: do
-	// not begin among them. From the first deletion on, an unknown token may be one of
-	// these orders.
-	var before int64
+	// What the last Purge went through is deleted, but its index entries may still be there: do
+	// not begin among them.
+	var swept int64
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		if err := tx.QueryRowContext(ctx, s.sql.meta, "purged").Scan(&before); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, s.sql.setMeta, until, "purged", until)
-		return err
+		return tx.QueryRowContext(ctx, s.sql.meta, "swept").Scan(&swept)
 	})
-	for from := before - int64(purgeSlack/time.Second); err == nil; {
-		var n int64
+	from := min(swept, until) - int64(purgeSlack/time.Second)
+	for more := true; err == nil && more; {
+		var n, next int64
 		err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
-			n, from, err = s.purgeSome(ctx, tx, from, until)
+			n, next, more, err = s.purgeSome(ctx, tx, from, until)
+			if err == nil && !more {
+				_, err = tx.ExecContext(ctx, s.sql.setMeta, until, "swept", until)
+			}
 			return err
 		})
-		if err == nil && n == 0 {
-			return purged, nil
-		}
 		if err == nil {
-			purged += n
+			purged, from = purged+n, next
 		}
 	}
 	return purged, err
 }
 
 // purgeSome deletes the oldest orders that were saved in [from, until]. It returns how many they
-// were, and from for the next: there is none before it any more.
-func (s *Store) purgeSome(ctx context.Context, tx *sql.Tx, from, until int64) (n, next int64, err error) {
+// were, which is less than it found where another Purge is at it, and from for the next: there is
+// none before it any more. more is whether it found any.
+func (s *Store) purgeSome(ctx context.Context, tx *sql.Tx, from, until int64) (n, next int64, more bool, err error) {
 	rows, err := tx.QueryContext(ctx, s.sql.oldOrders, from, until, purgeBatch)
 	if err != nil {
-		return 0, from, err
+		return 0, from, false, err
 	}
 	defer rows.Close()
 	next = from
@@ -132,21 +129,24 @@ func (s *Store) purgeSome(ctx context.Context, tx *sql.Tx, from, until int64) (n
 	for rows.Next() {
 		var token string
 		if err := rows.Scan(&token, &next); err != nil {
-			return 0, from, err
+			return 0, from, false, err
 		}
 		tokens = append(tokens, token)
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil || tokens == nil {
-		return 0, from, err
+		return 0, from, false, err
+	}
+	if _, err := tx.ExecContext(ctx, s.sql.setMeta, until, "purged", until); err != nil { // see tokenNotFound
+		return 0, from, true, err
 	}
 	// By key, and not in one statement with the look-up: MySQL locks every row that a
 	// DELETE reads.
 	result, err := tx.ExecContext(ctx, s.write(`DELETE FROM midas_orders WHERE token IN (?`+strings.Repeat(", ?", len(tokens)-1)+`)`), tokens...)
 	if err != nil {
-		return 0, from, err
+		return 0, from, true, err
 	}
 	n, err = result.RowsAffected()
-	return n, next, err
+	return n, next, true, err
 }
 
 // A StoredOrder is an order as [Store.SaveOrder] stored it.

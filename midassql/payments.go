@@ -39,11 +39,11 @@ type Query struct {
 	From, To time.Time // stored in [From, To), by Options.Now, to the second; zero: no limit
 }
 
-// A condition is the WHERE of a look-up.
+// A condition is the WHERE of a look-up or of a claim.
 type condition struct {
 	sql  string
 	args []any
-	time string // what the rows are ordered by first
+	time string // of a look-up: what the rows are ordered by first
 }
 
 func (w *condition) and(sql string, args ...any) {
@@ -75,13 +75,17 @@ func (q Query) where(column string, ok bool) (*condition, error) {
 			return nil, errors.New("Query: want a player, a billno, a token, metadata, or both From and To")
 		}
 	}
+	q.times(w, column)
+	return w, nil
+}
+
+func (q Query) times(w *condition, column string) {
 	if !q.From.IsZero() {
 		w.and(column+" >= ?", q.From.Unix())
 	}
 	if !q.To.IsZero() {
 		w.and(column+" < ?", q.To.Unix())
 	}
-	return w, nil
 }
 
 // A Payment is a payment in the ledger.
@@ -93,9 +97,9 @@ type Payment struct {
 	Stored time.Time // by Options.Now, when the transaction began; to the second
 	Done   time.Time // when Inbox.Done came; zero for what Once granted
 
-	Repeats   int    // callbacks answered OK after the first
+	Repeats   int    // callbacks answered OK, and settlements, for a payment that was already stored
 	SettledBy string // who settled it by hand; empty: a callback came
-	Note      string // why it was settled or cancelled
+	Note      string // why it was settled, cancelled or broken, or its last refund
 
 	// Of a payment that waits.
 	Attempts  int       // that failed, and the running one
@@ -104,14 +108,14 @@ type Payment struct {
 }
 
 // Payments iterates over the payments that q asks for, oldest first; with State Waiting or Stuck and
-// nothing else set, in the order of OpenID and BillNo. To compare a day with Tencent's bill, ask
-// for the day with a margin: transactions take a while, and the bill's clock is another
+// no key of the payment set, in the order of OpenID and BillNo. To compare a day with Tencent's
+// bill, ask for the day with a margin: transactions take a while, and the bill's clock is another
 // one. An error, also that of ctx, comes as the last pair.
 func (s *Store) Payments(ctx context.Context, q Query) iter.Seq2[Payment, error] {
 	return pages(ctx, s, "Payments", func(tx *sql.Tx, last *Payment) ([]Payment, error) {
 		order := " ORDER BY openid, billno"
 		join, w := " LEFT JOIN", new(condition)
-		if q != (Query{State: q.State}) || q.State != Waiting && q.State != Stuck {
+		if q.OpenID+q.BillNo+q.Token+q.Metadata != "" || q.State != Waiting && q.State != Stuck {
 			var err error
 			if w, err = q.where("granted_at", true); err != nil {
 				return nil, err
@@ -123,6 +127,7 @@ func (s *Store) Payments(ctx context.Context, q Query) iter.Seq2[Payment, error]
 			}
 		} else {
 			join = " JOIN"
+			q.times(w, "granted_at")
 			if last != nil {
 				w.and("(openid > ? OR (openid = ? AND billno > ?))", last.OpenID, last.OpenID, last.BillNo)
 			}

@@ -23,10 +23,11 @@ type Settlement struct {
 
 // Settle grants a payment by hand, in the same transaction as [Store.Once] would, and writes down
 // who did it and why: [Payment] shows both. granted is false if the payment is in the ledger
-// already, in any state; then nothing changes. A callback that comes later is answered OK and
-// grants nothing; if the settlement had no token, the payment takes that of the callback.
+// already; then nothing changes but Payment.Repeats. A broken one is refused with [ErrBroken]. A
+// callback that comes later is answered OK and grants nothing; if the settlement had no token, the
+// payment takes that of the callback.
 //
-// The errors are those of Once; of a token that is not stored the settlement's word is taken.
+// The errors are those of Once; if the token is not stored, nothing is compared.
 // The grant should be the one that Once has.
 func (s *Store) Settle(ctx context.Context, p Settlement, grant func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error) (granted bool, err error) {
 	return s.settle(ctx, p, stateDone, grant)

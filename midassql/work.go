@@ -59,11 +59,11 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 		var more bool
 		if free > 0 {
 			began := time.Now()
-			claims, n, err := b.claim(ctx, free, b.due)
+			claims, leased, err := b.claim(ctx, free, b.due)
 			if err != nil {
 				b.store.log(ctx, "midassql: Work cannot claim payments; it goes on trying", slog.Any("error", err))
 			}
-			more = n == free
+			more = len(leased) == free
 			free -= len(claims)
 			for _, c := range claims {
 				go func() {
@@ -125,10 +125,14 @@ func (s *Store) wake() {
 
 // handle lets work handle a payment that was leased after began, and writes down what became
 // of it.
-func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c *claim, began time.Time, saved chan<- savedPayment) {
+func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c claim, began time.Time, saved chan<- savedPayment) {
 	leased, cancel := context.WithDeadlineCause(ctx, began.Add(b.opts.Lease/6*5), ErrLeaseEnded)
 	defer cancel()
+	b.remember(c, true)
 	result := protected(leased, work, c.delivery)
+	if !errors.Is(result, ErrAccepted) {
+		b.forget(c)
+	}
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 
@@ -139,6 +143,7 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 		saved <- savedPayment{c.id, stored}
 		err = <-stored
 	case errors.Is(result, ErrAccepted):
+		b.accepted(c)
 		err = b.accept(finish, c)
 	case errors.Is(result, ErrNotNow):
 		err = b.notNow(finish, c)
@@ -147,10 +152,19 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 	default:
 		err = b.failed(finish, c, result)
 	}
-	if err != nil {
-		b.store.log(ctx, "midassql: what became of a payment could not be stored; unless it is done or cancelled, it is handed out again when its lease ends",
-			slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Any("result", result), slog.Any("error", err))
+	var message string
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, ErrCancelled):
+		message = "midassql: a payment was granted although it had been cancelled: decide whether the player keeps the items"
+	case errors.Is(err, ErrRestored):
+		message = "midassql: a payment was saved before the players were restored; it is handed out again"
+	default:
+		message = "midassql: what became of a payment could not be stored; unless it is done or gone, it is handed out again when its lease ends"
 	}
+	b.store.log(ctx, message,
+		slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Any("result", result), slog.Any("error", err))
 }
 
 // A savedPayment is one that work has saved, and that waits for its Done.

@@ -18,33 +18,60 @@ func inZone(zoneid, name string) bool {
 	return zoneid == name || strings.HasPrefix(zoneid, name+"_")
 }
 
+// base returns what a name and all zones that belong to it begin with: the part before the first
+// "_". An index on it keeps a claim from walking over what waits for other zones, as long as their
+// names do not begin the same.
+func base(zoneid string) string {
+	before, _, _ := strings.Cut(zoneid, "_")
+	return before
+}
+
+func byBase(names []string) map[string][]string {
+	m := make(map[string][]string)
+	for _, name := range names {
+		m[base(name)] = append(m[base(name)], name)
+	}
+	return m
+}
+
 // zoneCondition is inZone in SQL. "`" follows "_" in ASCII.
 func zoneCondition(name string) (string, []any) {
 	return "(zone = ? OR zone >= ? AND zone < ?)", []any{name, name + "_", name + "`"}
 }
 
-// inZones returns the condition for the payments of this Inbox's zones. Among the names that
-// fit, the longest one wins, so those of others are left out unless a still longer one is ours.
+// inZones returns the condition for the payments of this Inbox's zones.
 func (b *Inbox) inZones() (string, []any) {
 	if b.opts.Zones == nil {
 		return "1 = 1", nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	sql, args := anyZone(b.opts.Zones)
-	for _, other := range b.others {
+	return zonesCondition(b.opts.Zones, b.others)
+}
+
+// zonesCondition returns the condition for the payments that belong to one of our names. Among the
+// names that fit, the longest one wins, so those of others are left out unless a still longer one is
+// ours.
+func zonesCondition(ours, others []string) (string, []any) {
+	sql, args := anyZone(ours)
+	for _, other := range others {
 		condition, more := zoneCondition(other)
-		var ours []string
-		for _, zone := range b.opts.Zones {
-			if zone != other && inZone(zone, other) {
-				ours = append(ours, zone)
-			}
-		}
-		inner, innerArgs := anyZone(ours)
+		nested := slices.DeleteFunc(slices.Clone(ours), func(zone string) bool { return !inZone(zone, other) })
+		inner, innerArgs := anyZone(nested)
 		sql += " AND NOT (" + condition + " AND NOT " + inner + ")"
 		args = append(append(args, more...), innerArgs...)
 	}
 	return sql, args
+}
+
+// inside returns the names of others that zones of ours would take in.
+func inside(ours []string, names []zoneName) (others []string) {
+	for _, n := range names {
+		if !slices.Contains(ours, n.name) && slices.ContainsFunc(ours, func(zone string) bool { return inZone(n.name, zone) }) {
+			others = append(others, n.name)
+		}
+	}
+	return others
 }
 
 func anyZone(names []string) (string, []any) {
@@ -108,15 +135,9 @@ func (b *Inbox) seeZones(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var others []string
-	for _, n := range names {
-		if !slices.Contains(b.opts.Zones, n.name) && slices.ContainsFunc(b.opts.Zones, func(zone string) bool { return inZone(n.name, zone) }) {
-			others = append(others, n.name)
-		}
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.others, b.zonesSeen = others, now
+	b.others, b.zonesSeen = inside(b.opts.Zones, names), now
 	return nil
 }
 
@@ -127,16 +148,21 @@ func (b *Inbox) nameZones(ctx context.Context) error {
 		names = []string{""}
 	}
 	for _, name := range names {
-		err := b.store.inTx(ctx, func(tx *sql.Tx) error {
-			there, err := changed(ctx, tx, b.store.sql.seeZone, name)
-			if err == nil && !there {
-				_, err = tx.ExecContext(ctx, b.store.sql.addZone, name)
-			}
-			return err
-		})
-		if err != nil {
+		if err := b.nameZone(ctx, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (b *Inbox) nameZone(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTime) // see claim
+	defer cancel()
+	return b.store.inTx(ctx, func(tx *sql.Tx) error {
+		there, err := changed(ctx, tx, b.store.sql.seeZone, name)
+		if err == nil && !there {
+			_, err = tx.ExecContext(ctx, b.store.sql.addZone, name)
+		}
+		return err
+	})
 }

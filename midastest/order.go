@@ -164,7 +164,8 @@ func (s *Server) answer(r *http.Request, fault Fault) OrderAttempt {
 		return attempt
 	}
 	attempt.Problem = ""
-	attempt.Token = s.keep(&order{attempt.Params, login, attempt.Time})
+	kept := http.Header(attempt.Params).Clone() // its values, too: OnOrder may change what it gets
+	attempt.Token = s.keep(&order{url.Values(kept), login, attempt.Time})
 	urlParams := "/v1/sx8/" + s.cfg.AppID + "/mobile_goods_info?token_id=" + attempt.Token
 	attempt.Body = `{"ret":0,"token":` + quote(attempt.Token) + `,"url_params":` + quote(urlParams) + `,"attach":""}`
 	return attempt
@@ -304,8 +305,11 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 	if login == midas.Guest && (utf8.RuneCountInString(openid) > 32 || strings.ContainsAny(openid, "'<>()|&=*^")) {
 		return refuse("openid", "a guest's has at most 32 characters and none of ' < > ( ) | & = * ^")
 	}
-	if _, err := strconv.ParseUint(params.Get("ts"), 10, 63); err != nil {
+	switch ts, err := strconv.ParseUint(params.Get("ts"), 10, 63); {
+	case err != nil:
 		return refuse("ts", "not unix seconds")
+	case ts >= 1e12: // of 13 digits; seconds have as many in 30,000 years
+		return refuse("ts", "in milliseconds, want unix seconds")
 	}
 	for _, limit := range []struct {
 		name  string

@@ -79,6 +79,30 @@ func TestTencentsExampleOfAnOrderIsTaken(t *testing.T) {
 	}
 }
 
+func TestAHookThatChangesParamsChangesNoOrder(t *testing.T) {
+	t.Parallel()
+	v, params := documentedOrder(t)
+	srv := midastest.New(midastest.Config{
+		AppID: v.Params["appid"], AppKey: v.AppKey, Errorf: t.Errorf,
+		OnOrder: func(o midastest.OrderAttempt) {
+			for _, values := range o.Params { // of the slices, too
+				values[0] = "[masked]"
+			}
+			o.Params.Del("zoneid")
+		},
+	})
+	srv.DeliverToHandler(http.HandlerFunc(answerOK), deliveryPath)
+	var answer struct{ Token string }
+	require.NoError(t, json.Unmarshal([]byte(place(srv, http.MethodGet, escaped(params), qqCookies+orgLoc)), &answer))
+	callback, err := srv.Callback(answer.Token)
+	require.NoError(t, err)
+	got, err := url.ParseQuery(callback)
+	require.NoError(t, err)
+	for _, name := range []string{"openid", "appid", "zoneid", "payitem"} {
+		require.Equal(t, params.Get(name), got.Get(name), name)
+	}
+}
+
 func TestABadRequestGetsTheRetOfTheRealOneAndAComplaint(t *testing.T) {
 	t.Parallel()
 	long := func(n int) string { return strings.Repeat("x", n) }
@@ -106,6 +130,8 @@ func TestABadRequestGetsTheRetOfTheRealOneAndAComplaint(t *testing.T) {
 		{"a guest's openid over 32 characters", set("openid", long(33)), guestCookies + orgLoc, `{"ret":1001,`, "parameter openid"},
 		{"a guest's openid with a bracket", set("openid", "a(b"), guestCookies + orgLoc, `{"ret":1001,`, "parameter openid"},
 		{"ts not a number", set("ts", "now"), "", `{"ret":1001,`, "parameter ts"},
+		{"ts in milliseconds", set("ts", "1396325191000"), "", `{"ret":1001,"msg":"请求参数错误(ts)"}`, "parameter ts: in milliseconds"},
+		{"ts of 13 digits", set("ts", "1000000000000"), "", `{"ret":1001,`, "parameter ts"},
 		{"ts negative", set("ts", "-1"), "", `{"ret":1001,`, "parameter ts"},
 		{"pf over 150 bytes", set("pf", long(151)), "", `{"ret":1001,`, "parameter pf"},
 		{"goodsurl over 511 bytes", set("goodsurl", long(512)), "", `{"ret":1001,`, "parameter goodsurl"},

@@ -51,6 +51,8 @@ func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error)
 	if err != nil {
 		return nil, fmt.Errorf("midastest: Deliver: %w", withoutURL(err))
 	}
+	// Without it Go's transport asks for gzip, and unpacks in silence what Midas would not take.
+	req.Header.Set("Accept-Encoding", "identity")
 	start := time.Now()
 	resp, err := to.client.Do(req)
 	if err == nil {
@@ -105,6 +107,8 @@ func Judge(status int, body []byte, took time.Duration) string {
 		return "the body is empty"
 	case bytes.HasPrefix(body, []byte("\xef\xbb\xbf")):
 		return "the body begins with a byte order mark"
+	case bytes.HasPrefix(body, []byte("\x1f\x8b")):
+		return "the body is compressed with gzip: keep compression off the delivery URL"
 	case bytes.HasSuffix(body, []byte("\n")):
 		return "the body ends in a newline: json.Encoder and fmt.Fprintln write one"
 	case bytes.ContainsFunc(body, unicode.IsSpace):

@@ -1,6 +1,8 @@
 package midastest_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -42,6 +44,7 @@ func TestJudgeSaysWhyAnAnswerIsNotTaken(t *testing.T) {
 		{"a tab", 200, "\t" + ok, 0, "space"},
 		{"pretty printed", 200, "{\n  \"ret\": 0,\n  \"msg\": \"OK\"\n}", 0, "space"},
 		{"a byte order mark", 200, "\ufeff" + ok, 0, "byte order mark"},
+		{"compressed", 200, "\x1f\x8b\x08\x00\n", 0, "compressed"},
 		{"in lower case", 200, `{"ret":0,"msg":"ok"}`, 0, `msg is "ok"`},
 		{"ret as a string", 200, `{"ret":"0","msg":"OK"}`, 0, "is not"},
 		{"no msg", 200, `{"ret":0}`, 0, "is not"},
@@ -89,6 +92,37 @@ func TestAReceiptHoldsTheAnswersBytesWithAndWithoutSockets(t *testing.T) {
 		require.False(t, receipt.Accepted)
 		require.Contains(t, receipt.Reason, "newline")
 		require.Positive(t, receipt.Took)
+	}
+}
+
+func TestACompressedAnswerIsNotUnpackedInSilence(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	always := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header.Get("Accept-Encoding")
+		w.Header().Set("Content-Encoding", "gzip")
+		zip := gzip.NewWriter(w)
+		io.WriteString(zip, `{"ret":0,"msg":"OK"}`)
+		zip.Close()
+	})
+	backend := httptest.NewTLSServer(always)
+	defer backend.Close()
+	plain := httptest.NewServer(always)
+	defer plain.Close()
+
+	overSocket := midastest.New(midastest.Config{})
+	overSocket.DeliverTo(plain.URL + deliveryPath)
+	ownClient := midastest.New(midastest.Config{CallbackClient: backend.Client()})
+	ownClient.DeliverTo(backend.URL + deliveryPath)
+	inProcess := midastest.New(midastest.Config{})
+	inProcess.DeliverToHandler(always, deliveryPath)
+	for _, srv := range []*midastest.Server{overSocket, ownClient, inProcess} {
+		receipt, err := srv.Pay(t.Context(), srv.AppOrder(orderRequest(midas.QQ)))
+		require.NoError(t, err)
+		require.False(t, receipt.Accepted)
+		require.Contains(t, receipt.Reason, "compressed")
+		require.True(t, bytes.HasPrefix(receipt.Body, []byte("\x1f\x8b")))
+		require.Equal(t, "identity", <-asked)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -74,16 +75,24 @@ func (c *Client) post(ctx context.Context, api serverCall, env Env, sessionKey S
 	if err != nil {
 		return false, fmt.Errorf("minigame: %s: %w", api.path, err)
 	}
+	// An answer that does not say whether an earlier try was taken leaves the outcome unknown.
+	unknown := false
+	fail := func(err error) (bool, error) {
+		if unknown && api.repeat == numbers {
+			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+		}
+		return false, fmt.Errorf("minigame: %w", err)
+	}
 	token, renewed := "", false
 	for try := 0; ; try++ {
 		if token == "" {
 			if token, err = c.token(ctx, ""); err != nil {
-				return false, fmt.Errorf("minigame: %s: access token: %w", api.path, err)
+				return fail(fmt.Errorf("%s: access token: %w", api.path, err))
 			}
 		}
 		sent, err := json.Marshal(body(cfg.Now().Unix()))
 		if err != nil {
-			return false, fmt.Errorf("minigame: %s: %w", api.path, err)
+			return fail(fmt.Errorf("%s: %w", api.path, err))
 		}
 		params := url.Values{"access_token": {token}}
 		if api.paySig {
@@ -97,35 +106,33 @@ func (c *Client) post(ctx context.Context, api serverCall, env Env, sessionKey S
 		}
 		err = c.send(ctx, http.MethodPost, api.path, params, sent, out, token, key, string(sessionKey))
 		var refusal *Error
+		again := err != nil && worthRepeating(err)
+		unknown = unknown || again
 		switch {
 		case err == nil:
 			return false, nil
-		case ctx.Err() != nil && api.repeat == numbers:
-			return false, fmt.Errorf("minigame: %w: %w", ErrOutcomeUnknown, ctx.Err())
-		case ctx.Err() != nil:
-			return false, ctx.Err()
 		case errors.As(err, &refusal) && refusal.doneBefore() && api.repeat == numbers:
 			return true, nil
-		case errors.As(err, &refusal) && refusal.tokenRefused() && !renewed:
+		case refusal != nil && refusal.judged():
+			return false, fmt.Errorf("minigame: %w", err)
+		case ctx.Err() != nil && api.repeat == numbers:
+			unknown = true // of a refusal that came as ctx ended, too: the next call tells
+			return fail(ctx.Err())
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case refusal != nil && refusal.tokenRefused() && !renewed:
 			renewed = true // once: a second new token would not be better
 			if token, err = c.token(ctx, token); err != nil {
-				return false, fmt.Errorf("minigame: %s: access token: %w", api.path, err)
+				return fail(fmt.Errorf("%s: access token: %w", api.path, err))
 			}
 			try--
 			continue
-		case !worthRepeating(err):
-			return false, fmt.Errorf("minigame: %w", err)
+		case !again || api.repeat == never || try >= cfg.MaxRetries:
+			return fail(err)
 		}
-		if api.repeat == never || try >= cfg.MaxRetries {
-			if api.repeat == numbers {
-				err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
-			}
-			return false, fmt.Errorf("minigame: %w", err)
-		}
-		if err := c.backOff(ctx, api.path, try, err); err != nil {
-			if api.repeat == numbers {
-				err = fmt.Errorf("minigame: %w: %w", ErrOutcomeUnknown, err)
-			}
+		if err := c.backOff(ctx, api.path, try, err); err != nil && api.repeat == numbers {
+			return fail(err)
+		} else if err != nil {
 			return false, err
 		}
 	}
@@ -136,8 +143,11 @@ func (c *Client) backOff(ctx context.Context, path string, try int, cause error)
 	cfg := c.config()
 	delay := cfg.RetryDelay << try
 	delay -= rand.N(delay/2 + 1)
-	if cfg.Logger != nil {
-		cfg.Logger.WarnContext(ctx, "minigame: call failed, trying again", "call", path, "try", try+1, "error", cause.Error(), "delay", delay)
+	if c.log != nil {
+		ctx := context.WithoutCancel(ctx)
+		c.log.Add("", func(missed int) {
+			cfg.Logger.WarnContext(ctx, "minigame: call failed, trying again", "call", path, "try", try+1, "error", cause.Error(), "delay", delay, "missed", missed)
+		})
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -180,7 +190,7 @@ func (c *Client) sendAgain(ctx context.Context, method, path string, params url.
 
 // send sends one request and reads the answer into out: an *Error if WeChat refused, a
 // *ResponseError if it cannot be used, a *fault if there was none.
-func (c *Client) send(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) error {
+func (c *Client) send(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) (err error) {
 	var reader io.Reader = bytes.NewReader(body)
 	if body == nil {
 		// net/http sends a GET without a body again by itself when a kept connection breaks,
@@ -198,14 +208,37 @@ func (c *Client) send(ctx context.Context, method, path string, params url.Value
 	if err != nil {
 		return faultOf(path, err)
 	}
-	defer resp.Body.Close()
+	defer func() {
+		resp.Body.Close()
+		var unusable *ResponseError
+		if errors.As(err, &unusable) {
+			// Of what else comes on an idle connection net/http prints the beginning, which may repeat our
+			// query. (The connection itself may be another call's by now.)
+			c.http.CloseIdleConnections()
+		}
+	}()
 	unusable := func(reason string) error { return &ResponseError{path, resp.StatusCode, reason} }
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	// The body of an answer that cannot be WeChat's is not read to its end, or net/http would keep the
+	// connection.
 	switch {
 	case resp.StatusCode/100 == 3:
 		return unusable("redirects are not followed, the query carries secrets; check Config.BaseURL")
 	case resp.StatusCode != http.StatusOK:
 		return unusable("want status 200")
+	}
+	answer := make([]byte, 1, 512)
+	n, err := io.ReadFull(resp.Body, answer)
+	if n == 1 && !strings.Contains("{ \t\r\n", string(answer)) {
+		return unusable("not the JSON of an answer")
+	}
+	if err == nil {
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
+		answer = append(answer, rest...)
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return unusable("not the JSON of an answer")
 	case err != nil:
 		return unusable("connection lost while reading the body")
 	case len(answer) > maxAnswerBytes:

@@ -8,11 +8,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -345,6 +348,207 @@ func TestAnOutcomeThatStaysUnknownSaysSo(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 }
 
+// An answer was lost, and the next try is refused for what has nothing to do with the number: nobody
+// knows whether the coins are gone.
+func TestARefusalAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		second   func(w http.ResponseWriter)
+		unknown  bool
+		matching error
+	}{
+		{"rate limit", errcode(45011), true, minigame.ErrRateLimit},
+		{"session_key", errcode(90016), true, minigame.ErrLoginExpired},
+		{"pay_sig", errcode(90011), true, minigame.ErrSignature},
+		{"access token", errcode(40001), true, nil},
+		{"whitelist", errcode(40164), true, minigame.ErrIPNotAllowed},
+		{"redirect", func(w http.ResponseWriter) { w.WriteHeader(http.StatusFound) }, true, nil},
+		{"too few coins", errcode(90013), false, minigame.ErrInsufficient},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var calls, tokens atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if calls.Add(1) == 1 {
+					panic(http.ErrAbortHandler)
+				}
+				test.second(w)
+			}))
+			defer server.Close()
+			client, err := minigame.New(minigame.Config{AppID: "wx0", OfferID: "1", AppKey: "k", BaseURL: server.URL, RetryDelay: time.Millisecond,
+				AccessToken: func(context.Context, string) (string, error) {
+					if tokens.Add(1) > 1 {
+						return "", errors.New("no new token")
+					}
+					return "token", nil
+				}})
+			require.NoError(t, err)
+			_, err = client.Pay(t.Context(), minigame.Payment{Coins: minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}}, BillNo: "b", Amount: 1})
+			require.Error(t, err)
+			require.Equal(t, test.unknown, errors.Is(err, minigame.ErrOutcomeUnknown), "%v", err)
+			if test.matching != nil {
+				require.ErrorIs(t, err, test.matching)
+			}
+			require.EqualValues(t, 2, calls.Load())
+		})
+	}
+}
+
+// WeChat's word that the payment was taken before comes as the context ends.
+func TestAnAnswerAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[int]error{90012: nil, 90013: minigame.ErrInsufficient, 45011: minigame.ErrOutcomeUnknown} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+			rec := httptest.NewRecorder()
+			errcode(code)(rec)
+			response := rec.Result()
+			response.Body = atEOF{response.Body, cancel}
+			return response, nil
+		})
+		client, err := minigame.New(minigame.Config{AppID: "wx0", OfferID: "1", AppKey: "k", HTTPClient: &http.Client{Transport: transport},
+			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
+		require.NoError(t, err)
+		_, err = client.Pay(ctx, minigame.Payment{Coins: minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}}, BillNo: "b", Amount: 1})
+		require.ErrorIs(t, err, want, code)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// atEOF calls a function when the body has been read.
+type atEOF struct {
+	io.ReadCloser
+	call func()
+}
+
+func (b atEOF) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.call()
+	}
+	return n, err
+}
+
+// An unusable answer to one call does not cost another one its connection: a login code works once.
+func TestAnUnusableAnswerIsItsOwnCallsAlone(t *testing.T) {
+	t.Parallel()
+	for _, unusable := range []func(http.ResponseWriter){
+		func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
+		func(w http.ResponseWriter) { io.WriteString(w, `{"balance":`) },
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/sns/jscode2session" {
+				unusable(w)
+				return
+			}
+			io.WriteString(w, `{"openid":"o","session_key":"s"}`)
+		}))
+		defer server.Close()
+		client, err := minigame.New(minigame.Config{AppID: "wx0", OfferID: "1", AppKey: "k", Secret: "app-secret", BaseURL: server.URL, MaxRetries: -1,
+			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
+		require.NoError(t, err)
+		var callers sync.WaitGroup
+		var lost atomic.Int32
+		for range 4 {
+			callers.Go(func() {
+				for range 300 {
+					_, _ = client.GetBalance(t.Context(), minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}})
+				}
+			})
+			callers.Go(func() {
+				for range 300 {
+					if _, err := client.Code2Session(t.Context(), "code"); err != nil {
+						lost.Add(1)
+					}
+				}
+			})
+		}
+		callers.Wait()
+		require.Zero(t, lost.Load())
+	}
+}
+
+func errcode(code int) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) { fmt.Fprintf(w, `{"errcode":%d,"errmsg":"no"}`, code) }
+}
+
+// A log handler that blocks or panics holds up no call, nor the access token that all of them wait for.
+func TestALogHandlerHoldsUpNoCall(t *testing.T) {
+	t.Parallel()
+	block := make(chan struct{})
+	for _, write := range []func([]byte){func([]byte) { <-block }, func([]byte) { panic("log handler") }} {
+		w := newWorld(t, minigametest.Config{}, func(cfg *minigame.Config) { cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(write), nil)) })
+		w.wechat.Fail("/cgi-bin/stable_token", minigametest.BadGateway)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		require.NoError(t, w.client.CheckSessionKey(ctx, "player-1", w.player.SessionKey))
+	}
+	close(block)
+}
+
+// A proxy that sends more than it announced: net/http would print the rest, which may repeat our query.
+func TestNothingOfAnUnusableAnswerIsPrinted(t *testing.T) {
+	for _, answer := range []string{"502 Bad Gateway\r\nContent-Length: 5\r\n\r\nhello", "200 OK\r\nContent-Length: 3\r\n\r\n<p>"} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		closed := make(chan error, 1)
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				closed <- err
+				return
+			}
+			defer conn.Close()
+			request := make([]byte, 4096)
+			n, _ := conn.Read(request)
+			fmt.Fprintf(conn, "HTTP/1.1 %s%s", answer, request[:n])
+			_, err = io.Copy(io.Discard, conn)
+			closed <- err
+		}()
+		var printed strings.Builder
+		log.SetOutput(&printed)
+		defer log.SetOutput(os.Stderr)
+		client, err := minigame.New(minigame.Config{AppID: "wx0", Secret: "app-secret", BaseURL: "http://" + listener.Addr().String()})
+		require.NoError(t, err)
+		_, err = client.Code2Session(t.Context(), "code")
+		var unusable *minigame.ResponseError
+		require.ErrorAs(t, err, &unusable)
+		<-closed // the client has hung up
+		require.Empty(t, printed.String())
+	}
+}
+
+// WeChat need not tell what is left of an order.
+func TestAnOrderWithoutLeftFee(t *testing.T) {
+	t.Parallel()
+	for answer, refunded := range map[string]bool{
+		`"paid_fee":100`:                   false,
+		`"paid_fee":100,"left_fee":100`:    false,
+		`"paid_fee":100,"left_fee":40`:     true,
+		`"paid_fee":100,"refund_fee":60`:   true,
+		`"paid_fee":100,"left_fee":"0"`:    true,
+		`"paid_fee":100,"refund_fee":null`: false,
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"errcode":0,"order":{"order_id":"order-01","status":4,%s}}`, answer)
+		}))
+		defer server.Close()
+		client, err := minigame.New(minigame.Config{AppID: "wx0", MiniProgram: true, OfferID: "1", AppKey: "k", BaseURL: server.URL,
+			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
+		require.NoError(t, err)
+		order, err := client.QueryOrder(t.Context(), minigame.OrderQuery{OpenID: "o", OrderID: "order-01"})
+		require.NoError(t, err)
+		require.True(t, order.Paid())
+		require.Equal(t, refunded, order.Refunded(), answer)
+	}
+}
+
 func TestABackOffEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -533,6 +737,7 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		_, err1 := client.GetBalance(t.Context(), minigame.Coins{Player: player})
 		_, err2 := client.Code2Session(t.Context(), secrets[4])
 		err3 := client.CheckSessionKey(t.Context(), player.OpenID, player.SessionKey)
+		require.NoError(t, client.Wait(t.Context()))
 		for _, err := range []error{err1, err2, err3} {
 			text := log.String()
 			if err != nil {

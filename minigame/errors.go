@@ -52,7 +52,8 @@ var (
 	ErrBlocked = errors.New("player blocked")
 
 	// ErrOutcomeUnknown: coins may have moved or not. Repeat the call with the same
-	// numbers until it succeeds or fails otherwise; another number would charge twice.
+	// numbers until it succeeds or the payment itself is refused, see [Client.Pay]; another number
+	// would charge twice.
 	ErrOutcomeUnknown = errors.New("outcome unknown, repeat with the same numbers")
 )
 
@@ -143,7 +144,14 @@ func (e *Error) Is(target error) bool {
 	return e != nil && meanings[e.Code].is != nil && meanings[e.Code].is == target
 }
 
-func (e *Error) doneBefore() bool   { return slices.Contains(doneBefore, e.Code) }
+func (e *Error) doneBefore() bool { return slices.Contains(doneBefore, e.Code) }
+
+// judged reports whether WeChat looked at the numbers of a call before it refused it. What is wrong
+// with the call itself, or comes too often, is refused before that.
+func (e *Error) judged() bool {
+	return e.Code >= 90000 && !e.Is(ErrLoginExpired) && !e.Is(ErrSignature) && !e.Is(ErrRateLimit)
+}
+
 func (e *Error) tokenRefused() bool { return slices.Contains(tokenRefused, e.Code) }
 
 // ResponseError is an answer that cannot be used: an HTTP status other than 200, HTML,

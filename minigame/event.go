@@ -1,6 +1,7 @@
 package minigame
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,9 @@ const (
 	eventXpayComplaint = "xpay_complaint_notify"
 	eventXpayInquiry   = "xpay_subscribe_ios_refund_query_notify"
 )
+
+// programEvents are the events of mini programs about money.
+var programEvents = []string{eventXpayGoods, eventXpayCoins, eventXpayRefund}
 
 // gameEvents are the events of mini games about money: each must have its PayEventSig.
 var gameEvents = []string{eventGoods, eventShop, eventShopSample, eventCoins, eventRechargeCenter, eventRefund}
@@ -161,12 +165,16 @@ type Advice struct {
 // What the JSON and XML of pushes hold.
 type (
 	wxPayInfo struct {
-		MchOrderNo, TransactionId string
-		PaidTime                  number
+		MchOrderNo, TransactionId text
+		PaidTime                  loose
 	}
 	goodsInfo struct {
 		ProductId, ZoneId, Attach                     string
 		Quantity, OrigPrice, ActualPrice, OrderSource number
+	}
+	teamInfo struct {
+		ActivityId, TeamId text
+		TeamAction         loose
 	}
 	coinInfo struct {
 		ZoneId, Attach                                            string
@@ -182,10 +190,8 @@ type (
 		RefundId                   string
 		RefundAmount, RefundSource number
 
-		TeamInfo *struct {
-			ActivityId, TeamId string
-			TeamAction         number
-		}
+		TeamInfo *teamInfo
+
 		WxRefundId, MchOrderId, WxOrderId, RequestId               string
 		WxpayRefundTransactionId, WxTransactionId                  string
 		ComplaintId, ComplaintDetail, TransactionId, ComplaintTime string
@@ -206,6 +212,27 @@ type (
 	}
 )
 
+// names are what a push about a payment that cannot be used says about which one it is, so that
+// somebody can find it.
+type names struct {
+	env                Env
+	openID, outTradeNo string
+}
+
+// otherProduct refuses an event about money of the product that Config.MiniProgram does not name: it
+// would be acknowledged, and WeChat would not send it again.
+func (c *Client) otherProduct(event string) error {
+	reason := "true, and this push is a mini game's"
+	events := gameEvents
+	if !c.config().MiniProgram {
+		reason, events = "false, and this push is a mini program's", programEvents
+	}
+	if slices.Contains(events, event) {
+		return &ConfigError{"MiniProgram", reason}
+	}
+	return nil
+}
+
 // readMiniGame reads the event of a mini game, in the order of minigame.md 4.5.
 func (c *Client) readMiniGame(p *Push, m *miniGame) error {
 	known := slices.Contains(gameEvents, p.Event)
@@ -215,7 +242,7 @@ func (c *Client) readMiniGame(p *Push, m *miniGame) error {
 		}
 		return nil
 	}
-	err := c.readPayload(p, m, known)
+	err := c.readSigned(p, m, known)
 	if bool(m.IsMock) && p.Event != "" {
 		// Which key signs a mock push is not documented. It grants nothing either way.
 		p.Mock, p.note = true, err
@@ -228,15 +255,9 @@ func (c *Client) readMiniGame(p *Push, m *miniGame) error {
 	return err
 }
 
-func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
-	var in payload
-	typeErr := json.Unmarshal([]byte(m.Payload), &in)
-	if typeErr != nil { // a field of another type must not hide Env
-		in = payload{}
-		var head struct{ Env *number }
-		_ = json.Unmarshal([]byte(m.Payload), &head)
-		in.Env = head.Env
-	}
+// readSigned verifies the payload and reads it.
+func (c *Client) readSigned(p *Push, m *miniGame, known bool) error {
+	in, typeErr := readPayload([]byte(m.Payload))
 	if in.Env == nil {
 		return unverified("the payload has no Env, so its key is not known")
 	}
@@ -257,7 +278,9 @@ func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
 			name, env, len(m.Payload), sha256.Sum256([]byte(m.Payload))))
 	}
 	p.Authentic = true
+	p.named = in.names()
 	if !known {
+		p.paid = c.looksPaid(&in)
 		return nil
 	}
 	if typeErr != nil {
@@ -267,11 +290,14 @@ func (c *Client) readPayload(p *Push, m *miniGame, known bool) error {
 	case eventCoins, eventRechargeCenter:
 		return c.readCoins(p, &in, env)
 	case eventRefund:
+		if err := needed("RefundId", in.RefundId); err != nil {
+			return err
+		}
 		p.Refund = &Refund{
 			AppID: c.config().AppID, Env: env, EnvKnown: true, OpenID: in.OpenId, OutTradeNo: in.OutTradeNo, RefundID: in.RefundId,
 			Amount: fen(in.RefundAmount), Source: int(in.RefundSource), WeChatPay: in.weChatPay(),
 		}
-		return needed("RefundId", in.RefundId)
+		return nil
 	}
 	return c.readGoods(p, &in, env)
 }
@@ -289,22 +315,31 @@ func (c *Client) served(env Env) error {
 
 // readFlat reads the event of a mini program.
 func (c *Client) readFlat(p *Push) error {
-	var in payload
-	switch p.Event {
-	case eventXpayGoods, eventXpayCoins, eventXpayRefund, eventXpayComplaint:
-		if _, err := decode(p.Body, &in); err != nil {
-			return wrongType(err)
-		}
-	default:
+	money := slices.Contains(programEvents, p.Event)
+	if !money && !p.Authentic && !p.believed {
+		return nil // what to do about it would be anybody's word
+	}
+	in, err := readPayload(p.Body)
+	if p.Authentic {
+		p.named = in.names()
+	}
+	switch {
+	case !money && p.Event != eventXpayComplaint:
+		p.paid = p.Authentic && c.looksPaid(&in)
 		return readInquiry(p)
+	case err != nil:
+		return wrongType(err)
 	}
 	switch p.Event {
 	case eventXpayRefund:
+		if err := errors.Join(needed("WxRefundId", in.WxRefundId), needed("MchOrderId", in.MchOrderId)); err != nil {
+			return err
+		}
 		p.Refund = &Refund{
 			AppID: c.config().AppID, OpenID: in.OpenId, OutTradeNo: in.MchOrderId, RefundID: in.WxRefundId, Amount: fen(in.RefundFee),
 			Failed: in.RetCode != 0, RetCode: int(in.RetCode), WeChatPay: WeChatPay{TransactionID: in.WxTransactionId},
 		}
-		return errors.Join(needed("WxRefundId", in.WxRefundId), needed("MchOrderId", in.MchOrderId))
+		return nil
 	case eventXpayComplaint:
 		at, _ := strconv.ParseInt(in.ComplaintTime, 10, 64)
 		p.Complaint = &Complaint{
@@ -356,8 +391,8 @@ func (c *Client) readGoods(p *Push, in *payload, env Env) error {
 		OrigPrice: fen(goods.OrigPrice), ActualPrice: fen(goods.ActualPrice),
 		Source: Source(max(goods.OrderSource, 1)), WeChatPay: in.weChatPay(),
 	}
-	if team := in.TeamInfo; team != nil {
-		d.Team = &Team{ActivityID: team.ActivityId, TeamID: team.TeamId, Joined: team.TeamAction == 1}
+	if team := in.TeamInfo; team != nil && team.ActivityId+team.TeamId != "" {
+		d.Team = &Team{ActivityID: string(team.ActivityId), TeamID: string(team.TeamId), Joined: team.TeamAction == 1}
 	}
 	err := errors.Join(needed("OpenId", d.OpenID), needed("OutTradeNo", d.OutTradeNo), needed("GoodsInfo.ProductId", d.ProductID),
 		atLeast("GoodsInfo.Quantity", goods.Quantity, 1), atLeast("GoodsInfo.OrigPrice", goods.OrigPrice, 0), atLeast("GoodsInfo.ActualPrice", goods.ActualPrice, 0))
@@ -373,6 +408,9 @@ func (c *Client) readGoods(p *Push, in *payload, env Env) error {
 }
 
 func (c *Client) readCoins(p *Push, in *payload, env Env) error {
+	if err := errors.Join(needed("OpenId", in.OpenId), needed("OutTradeNo", in.OutTradeNo)); err != nil {
+		return err
+	}
 	coins := in.CoinInfo
 	p.Coins = &CoinPayment{
 		AppID: c.config().AppID, Env: env, OpenID: in.OpenId, OutTradeNo: in.OutTradeNo, ZoneID: coins.ZoneId, Attach: coins.Attach,
@@ -380,11 +418,54 @@ func (c *Client) readCoins(p *Push, in *payload, env Env) error {
 		ActualPrice:    fen(max(coins.ActualPrice, coins.TotalPrice)), // table and sample differ
 		RechargeCenter: p.Event == eventRechargeCenter, WeChatPay: in.weChatPay(),
 	}
-	return errors.Join(needed("OpenId", in.OpenId), needed("OutTradeNo", in.OutTradeNo))
+	return nil
+}
+
+// UnmarshalJSON leaves out what is not an object: a payment does not depend on it.
+func (w *wxPayInfo) UnmarshalJSON(b []byte) error {
+	type plain wxPayInfo
+	_ = json.Unmarshal(b, (*plain)(w))
+	return nil
+}
+
+// UnmarshalJSON does likewise.
+func (t *teamInfo) UnmarshalJSON(b []byte) error {
+	type plain teamInfo
+	_ = json.Unmarshal(b, (*plain)(t))
+	return nil
+}
+
+// names returns what in says about which payment it is, as far as that can be read.
+func (in *payload) names() names {
+	n := names{openID: clip(in.OpenId, maxName), outTradeNo: clip(cmp.Or(in.OutTradeNo, in.MchOrderId), maxName)}
+	if in.Env != nil {
+		n.env = Env(*in.Env)
+	}
+	return n
+}
+
+// readPayload reads a payload. After an error it has only what finds the key and the payment: a field
+// of another type, which ends the decoding, must not hide these.
+func readPayload(body []byte) (in payload, err error) {
+	if _, err = decode(body, &in); err != nil {
+		var head struct {
+			OpenId, OutTradeNo, MchOrderId text
+			Env                            *number
+		}
+		_, _ = decode(body, &head)
+		in = payload{OpenId: string(head.OpenId), OutTradeNo: string(head.OutTradeNo), MchOrderId: string(head.MchOrderId), Env: head.Env}
+	}
+	return in, err
+}
+
+// looksPaid reports whether in is a payment for an item that this server delivers, whatever its event.
+func (c *Client) looksPaid(in *payload) bool {
+	return in.OutTradeNo != "" && in.GoodsInfo.ProductId != "" && Source(in.GoodsInfo.OrderSource) != ShopTest &&
+		in.Env != nil && c.served(Env(*in.Env)) == nil
 }
 
 func (in *payload) weChatPay() WeChatPay {
-	w := WeChatPay{MchOrderNo: in.WeChatPayInfo.MchOrderNo, TransactionID: in.WeChatPayInfo.TransactionId}
+	w := WeChatPay{MchOrderNo: string(in.WeChatPayInfo.MchOrderNo), TransactionID: string(in.WeChatPayInfo.TransactionId)}
 	if in.WeChatPayInfo.PaidTime > 0 {
 		w.PaidTime = time.Unix(int64(in.WeChatPayInfo.PaidTime), 0)
 	}

@@ -215,8 +215,11 @@ func (c *Client) move(ctx context.Context, api serverCall, p Payment) (*PaymentR
 // Pay takes Amount coins from the player (minigame.md 5). The items may be granted once it
 // succeeds; 90012, this number was taken before, is a success.
 //
-// Errors: [ErrInsufficient], [ErrLoginExpired] and the other refusals mean that nothing was
-// taken. [ErrOutcomeUnknown]: repeat with the same BillNo.
+// Errors: [ErrInsufficient], [ErrLoginExpired] and the other refusals mean that this call took
+// nothing. [ErrOutcomeUnknown], which may come together with one of them, means that an earlier try may
+// have: repeat with the same BillNo, after a new login if need be. From then on only success settles it, or a
+// refusal of the payment itself, such as ErrInsufficient; [ErrLoginExpired], [ErrSignature], [ErrAccessToken],
+// [ErrRateLimit] and [ErrIPNotAllowed] do not.
 func (c *Client) Pay(ctx context.Context, p Payment) (*PaymentResult, error) {
 	p.PayBillNo = ""
 	return c.move(ctx, callPay, p)

@@ -29,16 +29,17 @@ type Handlers struct {
 	Refund func(ctx context.Context, r *Refund) error
 
 	// Coins hears of coins that WeChat credited, Complaint of complaints. Without them
-	// these go to Other.
+	// these go to Other, and so do complaints that anybody can have sent: see
+	// Config.TrustPlaintext.
 	Coins     func(ctx context.Context, p *CoinPayment) error
 	Complaint func(ctx context.Context, c *Complaint) error
 
-	// RefundInquiry answers Apple's question about a refund. Without it the question is
-	// acknowledged without advice.
+	// RefundInquiry answers Apple's question about a refund. Without it the question goes to
+	// Other, and is acknowledged without advice; so is one that anybody can have sent.
 	RefundInquiry func(ctx context.Context, r *RefundInquiry) (Advice, error)
 
 	// Other gets every other message; look at Push.Authentic before believing one. Without
-	// it they are acknowledged.
+	// it they are acknowledged, but for one that looks like the delivery of a paid order.
 	Other func(ctx context.Context, p *Push) error
 }
 
@@ -74,6 +75,10 @@ func (h *Handlers) function(p *Push) func(ctx context.Context) (*Advice, error) 
 		}
 	case h.Other != nil:
 		return func(ctx context.Context) (*Advice, error) { return plain(h.Other(ctx, p)) }
+	case p.paid:
+		return func(context.Context) (*Advice, error) {
+			return nil, errors.New("a paid order in an event that is not known, and Handlers.Other is nil")
+		}
 	}
 	return nil
 }
@@ -99,6 +104,12 @@ func (c *Client) PushHandler(h Handlers) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
+		if r.Method != http.MethodPost && r.ContentLength != 0 {
+			// net/http would wait for the body: before the answer unless the connection is
+			// closed, and after it unless its time is up.
+			w.Header().Set("Connection", "close")
+			defer func() { _ = http.NewResponseController(w).SetReadDeadline(start) }() // not every server can
+		}
 		switch r.Method {
 		case http.MethodGet:
 			c.serveVerification(w, r, start)
@@ -306,6 +317,7 @@ func call(ctx context.Context, function func(context.Context) (*Advice, error), 
 		}
 	}()
 	advice, err := function(ctx)
+	e.anybodys = !p.Authentic && !p.believed // query_order may have confirmed it
 	if err != nil {
 		_ = err.Error() // may panic, better here than in the log
 		e.Outcome, e.Err = Failed, err

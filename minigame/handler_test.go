@@ -289,6 +289,101 @@ func TestForgeriesFillNoLog(t *testing.T) {
 	require.Equal(t, 10, strings.Count(log.String(), "\n"))
 }
 
+// Somebody has to find a paid order that cannot be granted.
+func TestAMalformedDeliveryNamesItsOrder(t *testing.T) {
+	t.Parallel()
+	malformed := func(client *Client, seen *events, query, body string) {
+		t.Helper()
+		h := client.PushHandler(Handlers{Deliver: func(context.Context, *Delivery) error { return nil }, Refund: func(context.Context, *Refund) error { return nil }})
+		require.Contains(t, post(h, query, body).Body.String(), "99999")
+		e := seen.wait(t, client)[0]
+		require.Equal(t, Malformed, e.Outcome)
+		require.Equal(t, "order-01", e.OutTradeNo, body)
+		require.Equal(t, "player-1", e.OpenID, body)
+	}
+	const backwards = `{"GoodsInfo":{"Quantity":"two","ProductId":"sword"},"Env":0,"OutTradeNo":"order-01","OpenId":"player-1"}`
+	for _, change := range [][2]string{{`"ZoneId":"1"`, `"ZoneId":1`}, {`"OrigPrice":1000`, `"OrigPrice":-1`}, {`"OrigPrice":1000`, `"OrigPrice":1000.0`},
+		{`"ProductId":"sword"`, `"ProductId":""`}, {goodsPayload, backwards}} {
+		var seen events
+		payload := strings.Replace(goodsPayload, change[0], change[1], 1)
+		require.NotEqual(t, goodsPayload, payload)
+		malformed(newClient(t, func(cfg *Config) { cfg.OnPush = seen.add }), &seen, plainQuery(), gamePush(eventGoods, payload, "12345", false))
+	}
+	for _, message := range []string{
+		`{"Event":"xpay_goods_deliver_notify","GoodsInfo":{"Quantity":"two"},"OpenId":"player-1","OutTradeNo":"order-01","Env":0}`,
+		`{"Event":"xpay_refund_notify","RefundFee":"some","OpenId":"player-1","MchOrderId":"order-01"}`,
+		`<xml><Event>xpay_goods_deliver_notify</Event><GoodsInfo><Quantity>two</Quantity></GoodsInfo><OpenId>player-1</OpenId><OutTradeNo>order-01</OutTradeNo></xml>`,
+	} {
+		var seen events
+		client := newClient(t, func(cfg *Config) {
+			cfg.MiniProgram, cfg.OnPush, cfg.PushKeys[0].EncodingAESKey = true, seen.add, testAESKey
+		})
+		query, body := sealed(t, "wxba5fad812f8e6fb9", message)
+		malformed(client, &seen, query, body)
+	}
+}
+
+// A request whose body is only promised is answered without it.
+func TestABodyThatIsOnlyPromised(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(newClient(t, nil).PushHandler(Handlers{}))
+	defer server.Close()
+	for method, status := range map[string]string{"GET": "403", "PUT": "405"} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+		fmt.Fprintf(conn, "%s /push HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", method)
+		answer, err := io.ReadAll(conn) // the server closes the connection
+		require.NoError(t, err, method)
+		require.Contains(t, string(answer), status)
+	}
+}
+
+// A proxy may escape the "?": then the path holds what a stranger could use again.
+func TestAQueryInThePathIsNotShown(t *testing.T) {
+	t.Parallel()
+	var seen events
+	client := newClient(t, func(cfg *Config) { cfg.OnPush = seen.add })
+	r := httptest.NewRequest(http.MethodPost, "/push%3F"+plainQuery(), strings.NewReader(goods()))
+	client.PushHandler(Handlers{}).ServeHTTP(httptest.NewRecorder(), r)
+	require.Equal(t, "/push", seen.wait(t, client)[0].Path)
+}
+
+// Pushes that anybody can send wait in no memory without a limit; those that are believed are not dropped.
+func TestForgeriesFillNoMemory(t *testing.T) {
+	t.Parallel()
+	for _, trusted := range []bool{false, true} {
+		var seen events
+		block := make(chan struct{})
+		client := newClient(t, func(cfg *Config) {
+			cfg.MiniProgram, cfg.TrustPlaintext = true, trusted
+			cfg.OnPush = func(e PushEvent) { <-block; seen.add(e) }
+			cfg.AccessToken = func(context.Context, string) (string, error) { return "", errors.New("not now") }
+		})
+		h := client.PushHandler(Handlers{Deliver: func(context.Context, *Delivery) error { return errors.New("not now") }})
+		const sent = 1500
+		for i := range sent {
+			post(h, plainQuery(), fmt.Sprintf(`{"Event":"xpay_goods_deliver_notify","OpenId":"o","OutTradeNo":"order-%d","Env":0,"GoodsInfo":{"ProductId":"p","Quantity":1}}`, i))
+		}
+		close(block)
+		if list := seen.wait(t, client); trusted {
+			require.Len(t, list, sent)
+		} else {
+			require.Less(t, len(list), sent)
+		}
+	}
+}
+
+// What is not checked for its length is cut.
+func TestAnEventIsSmall(t *testing.T) {
+	t.Parallel()
+	var seen events
+	client := newClient(t, func(cfg *Config) { cfg.MiniProgram, cfg.TrustPlaintext, cfg.OnPush = true, true, seen.add })
+	post(client.PushHandler(Handlers{}), plainQuery(), `{"Event":"xpay_complaint_notify","OpenId":"o","MchOrderId":"`+strings.Repeat("x", 100_000)+`"}`)
+	require.LessOrEqual(t, len(seen.wait(t, client)[0].OutTradeNo), maxName+len("…"))
+}
+
 // TestHostileBodies posts a thousand bodies that are not WeChat's: changed, cut, nested or
 // made of noise. None may be delivered, or take long.
 func TestHostileBodies(t *testing.T) {

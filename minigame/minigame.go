@@ -122,7 +122,8 @@ type Config struct {
 	// their URL's signature, which does not cover the body: whoever has seen one such URL
 	// can post any payment. If false, query_order is asked first whether the order is paid
 	// or refunded; it does not tell item and quantity, so compare these with the stored
-	// order. Use secure mode instead.
+	// order; and complaints and refund inquiries, which nothing confirms, go to Handlers.Other.
+	// Use secure mode instead.
 	TrustPlaintext bool
 
 	// ZoneID is the zone (分区) of requests that name none. Empty means "1".
@@ -142,7 +143,8 @@ type Config struct {
 
 	// HTTPClient optionally specifies the client for server calls. It is not modified: the
 	// copy that is used follows no redirect and keeps no cookies. One that skips TLS
-	// verification is refused. If nil, one is used that gives a try 5 s.
+	// verification is refused. After an answer that cannot be used its idle connections are
+	// closed. If nil, one is used that gives a try 5 s.
 	HTTPClient *http.Client
 
 	// MaxRetries is how often a server call is repeated where that is safe (minigame.md 7).

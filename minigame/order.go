@@ -92,9 +92,11 @@ func (c *Client) NewOrder(req OrderRequest) (*Order, error) {
 	if err := req.validate(cfg); err != nil {
 		return nil, fmt.Errorf("minigame: NewOrder: %w", err)
 	}
-	if cfg.MiniProgram && req.Attach == "" && cfg.Logger != nil {
+	if cfg.MiniProgram && req.Attach == "" && c.log != nil {
 		c.warnAttach.Do(func() {
-			cfg.Logger.Warn("minigame: an order without Attach: a mini program's is required, and whether it may be empty is not documented")
+			c.log.Add("", func(missed int) {
+				cfg.Logger.Warn("minigame: an order without Attach: a mini program's is required, and whether it may be empty is not documented", "missed", missed)
+			})
 		})
 	}
 	order := &Order{OutTradeNo: req.OutTradeNo, Env: req.Env}

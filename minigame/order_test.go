@@ -68,6 +68,7 @@ func TestAnEmptyAttachIsWarnedOfOnce(t *testing.T) {
 		_, err := client.NewOrder(OrderRequest{SessionKey: "k", ProductID: "p", Quantity: 1, Price: midas.Fen})
 		require.NoError(t, err)
 	}
+	require.NoError(t, client.Wait(t.Context()))
 	require.Equal(t, 1, strings.Count(log.String(), "without Attach"))
 }
 

@@ -83,8 +83,12 @@ type ProgramOrder struct {
 	Env       Env
 	OrderType int // 0 payment, 1 refund; newer: 7 Apple's payment, 8 Apple's refund
 
-	OrderFee, CouponFee, PaidFee, RefundFee, LeftFee midas.Amount
-	CreateTime, PaidTime, ProvideTime                time.Time // zero where not told
+	OrderFee, CouponFee, PaidFee, RefundFee midas.Amount
+
+	// LeftFee is what can still be refunded; where WeChat does not tell it, PaidFee less RefundFee.
+	LeftFee midas.Amount
+
+	CreateTime, PaidTime, ProvideTime time.Time // zero where not told
 
 	ChannelOrderID, WxPayOrderID, BizMeta string
 }
@@ -113,22 +117,22 @@ func (c *Client) QueryOrder(ctx context.Context, q OrderQuery) (*ProgramOrder, e
 	}
 	var a struct {
 		Order *struct {
-			OrderID        string `json:"order_id"`
-			WxOrderID      string `json:"wx_order_id"`
-			Status         number `json:"status"`
-			EnvType        number `json:"env_type"`
-			OrderType      number `json:"order_type"`
-			OrderFee       number `json:"order_fee"`
-			CouponFee      number `json:"coupon_fee"`
-			PaidFee        number `json:"paid_fee"`
-			RefundFee      number `json:"refund_fee"`
-			LeftFee        number `json:"left_fee"`
-			CreateTime     number `json:"create_time"`
-			PaidTime       number `json:"paid_time"`
-			ProvideTime    number `json:"provide_time"`
-			ChannelOrderID string `json:"channel_order_id"`
-			WxPayOrderID   string `json:"wxpay_order_id"`
-			BizMeta        string `json:"biz_meta"`
+			OrderID        string  `json:"order_id"`
+			WxOrderID      string  `json:"wx_order_id"`
+			Status         number  `json:"status"`
+			EnvType        number  `json:"env_type"`
+			OrderType      number  `json:"order_type"`
+			OrderFee       number  `json:"order_fee"`
+			CouponFee      number  `json:"coupon_fee"`
+			PaidFee        number  `json:"paid_fee"`
+			RefundFee      number  `json:"refund_fee"`
+			LeftFee        *number `json:"left_fee"`
+			CreateTime     number  `json:"create_time"`
+			PaidTime       number  `json:"paid_time"`
+			ProvideTime    number  `json:"provide_time"`
+			ChannelOrderID string  `json:"channel_order_id"`
+			WxPayOrderID   string  `json:"wxpay_order_id"`
+			BizMeta        string  `json:"biz_meta"`
 		} `json:"order"`
 	}
 	_, err := c.program(ctx, callQueryOrder, q.Env, "", programBody{OpenID: q.OpenID, OrderID: q.OrderID, WxOrderID: q.WxOrderID}, &a)
@@ -142,9 +146,13 @@ func (c *Client) QueryOrder(ctx context.Context, q OrderQuery) (*ProgramOrder, e
 	if o.EnvType != 0 && Env(o.EnvType-1) != q.Env { // env_type counts from 1
 		return nil, fmt.Errorf("minigame: %s: %w: the order is of the other environment", callQueryOrder.path, ErrEnvironment)
 	}
+	left := fen(o.PaidFee - o.RefundFee)
+	if o.LeftFee != nil {
+		left = fen(*o.LeftFee)
+	}
 	return &ProgramOrder{
 		OrderID: o.OrderID, WxOrderID: o.WxOrderID, Status: OrderStatus(o.Status), Env: q.Env, OrderType: int(o.OrderType),
-		OrderFee: fen(o.OrderFee), CouponFee: fen(o.CouponFee), PaidFee: fen(o.PaidFee), RefundFee: fen(o.RefundFee), LeftFee: fen(o.LeftFee),
+		OrderFee: fen(o.OrderFee), CouponFee: fen(o.CouponFee), PaidFee: fen(o.PaidFee), RefundFee: fen(o.RefundFee), LeftFee: left,
 		CreateTime: unix(o.CreateTime), PaidTime: unix(o.PaidTime), ProvideTime: unix(o.ProvideTime),
 		ChannelOrderID: o.ChannelOrderID, WxPayOrderID: o.WxPayOrderID, BizMeta: o.BizMeta,
 	}, nil

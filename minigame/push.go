@@ -35,7 +35,8 @@ type Push struct {
 	// Authentic says that a signature covers the body: the push came encrypted, or its
 	// PayEventSig matches. What is not authentic may have been written by anybody who has
 	// seen one URL of a push. Deliveries, Coins and Refunds are always authentic or
-	// confirmed by a query, but with Config.TrustPlaintext.
+	// confirmed by a query, but with Config.TrustPlaintext; a complaint or an inquiry that is
+	// not authentic is in Body only, but with Config.TrustPlaintext.
 	Authentic bool
 
 	Delivery      *Delivery
@@ -47,6 +48,9 @@ type Push struct {
 	// Body is the whole message after decryption, in JSON or XML.
 	Body []byte
 
+	named                   names          // of a push that cannot be used
+	believed                bool           // by Config.TrustPlaintext, or query_order has confirmed it
+	paid                    bool           // of an event that is not known: it looks like a delivery
 	note                    error          // of an acknowledged push, what is odd about it
 	flat                    bool           // without the object MiniGame
 	xml, encrypted          bool           // how it came, so how it is answered
@@ -60,7 +64,8 @@ type Push struct {
 //
 // Every error means that nothing may be granted. [ErrSignature] says that the push is not
 // verified (answer 403), [ErrEnvironment] that it is a payment in an environment this
-// server does not serve. A [*midas.ParamError] names what is missing or wrong in a
+// server does not serve, a [*ConfigError] that it is one of the product that
+// Config.MiniProgram does not name. A [*midas.ParamError] names what is missing or wrong in a
 // verified push. Answer these with [Push.Reply] of the zero Push. No error repeats text
 // from the push. ctx is for query_order, which confirms what came in plaintext mode for a
 // mini program; see Config.TrustPlaintext.
@@ -84,7 +89,7 @@ func (c *Client) parsePush(rawQuery string, body []byte) (*Push, error) {
 	if len(body) > maxPushBytes {
 		return nil, unverified("the body is over 128 KiB")
 	}
-	p := &Push{timestamp: query.Get("timestamp"), nonce: query.Get("nonce"), appID: c.config().AppID}
+	p := &Push{timestamp: query.Get("timestamp"), nonce: query.Get("nonce"), appID: c.config().AppID, believed: c.config().TrustPlaintext}
 	var outer envelope
 	if query.Get("encrypt_type") == "aes" {
 		// The parameter signature is there too, but does not cover the body; and of the
@@ -105,6 +110,9 @@ func (c *Client) parsePush(rawQuery string, body []byte) (*Push, error) {
 	}
 	p.Body, p.MsgType, p.Event, p.flat = body, outer.MsgType, outer.Event, outer.MiniGame == nil
 	p.Time = unix(outer.CreateTime)
+	if err := c.otherProduct(p.Event); err != nil {
+		return p, err
+	}
 	if c.config().MiniProgram {
 		return p, c.readFlat(p)
 	}
@@ -152,6 +160,7 @@ func (c *Client) verifyURL(query url.Values) bool {
 }
 
 func (c *Client) decryptPush(p *Push, query url.Values, encrypted string) ([]byte, error) {
+	refused := unverified("msg_signature: check Token and EncodingAESKey")
 	for _, key := range c.config().PushKeys {
 		want := PushSignature(string(key.Token), p.timestamp, p.nonce, encrypted)
 		if key.EncodingAESKey == "" || !equal(query.Get("msg_signature"), want) {
@@ -159,12 +168,13 @@ func (c *Client) decryptPush(p *Push, query url.Values, encrypted string) ([]byt
 		}
 		message, err := DecryptPush(string(key.EncodingAESKey), p.appID, encrypted)
 		if err != nil {
-			return nil, unverified(err.Error())
+			refused = unverified(err.Error()) // but another key may have the same Token
+			continue
 		}
 		p.key = func() PushKey { return key }
 		return message, nil
 	}
-	return nil, unverified("msg_signature: check Token and EncodingAESKey")
+	return nil, refused
 }
 
 // confirm asks query_order about what came for a mini program without a signature over
@@ -196,6 +206,7 @@ func (c *Client) confirm(ctx context.Context, p *Push) error {
 	case order.OrderID != outTradeNo, paid && !order.Paid(), !paid && !order.Refunded():
 		return fmt.Errorf("%w: query_order does not confirm what came in plaintext mode", ErrSignature)
 	}
+	p.believed = true
 	return nil
 }
 
@@ -246,6 +257,36 @@ func (n *number) UnmarshalJSON(b []byte) error {
 		b = b[1 : len(b)-1]
 	}
 	return n.UnmarshalText(b)
+}
+
+// A loose is a number that decides about nothing: what is not an integer is left out.
+type loose int64
+
+func (l *loose) UnmarshalText(text []byte) error {
+	var n number
+	if n.UnmarshalText(text) == nil {
+		*l = loose(n)
+	}
+	return nil
+}
+
+func (l *loose) UnmarshalJSON(b []byte) error {
+	var n number
+	if n.UnmarshalJSON(b) == nil {
+		*l = loose(n)
+	}
+	return nil
+}
+
+// A text is a string that decides about nothing: what has another type is left out.
+type text string
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) == nil {
+		*t = text(s)
+	}
+	return nil
 }
 
 // A flag is a bool that may have come as text or a number.

@@ -2,6 +2,7 @@ package minigame
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -287,7 +288,6 @@ func TestEventsOfMiniPrograms(t *testing.T) {
 
 	for sentence, message := range map[string]string{
 		"an unknown event":      `{"MsgType":"event","Event":"xpay_wxpay_callback_notify","RetryTimes":"x"}`,
-		"a mini game's event":   gamePush(eventGoods, goodsPayload, "12345", false),
 		"a customer's message":  `{"MsgType":"text","Content":"hello"}`,
 		"text of another shape": `{"MsgType":"text","bundleid":7}`,
 	} {
@@ -311,6 +311,97 @@ func TestEventsOfMiniPrograms(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+}
+
+// Acknowledged, it would never come again.
+func TestTheOtherProductsPaymentsAreNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	for _, isProgram := range []bool{false, true} {
+		client := newClient(t, func(cfg *Config) { cfg.MiniProgram, cfg.PushKeys[0].EncodingAESKey = isProgram, testAESKey })
+		h := client.PushHandler(Handlers{
+			Deliver: func(context.Context, *Delivery) error { return nil },
+			Refund:  func(context.Context, *Refund) error { return nil },
+			Other:   func(context.Context, *Push) error { return nil },
+		})
+		foreign := []string{gamePush(eventGoods, goodsPayload, "12345", false), gamePush(eventRefund, `{"RefundId":"r","OutTradeNo":"order-01","Env":0}`, "12345", false)}
+		if !isProgram {
+			foreign = []string{
+				`{"MsgType":"event","Event":"xpay_goods_deliver_notify","OpenId":"o","OutTradeNo":"order-01","Env":0,"GoodsInfo":{"ProductId":"p","Quantity":1}}`,
+				`{"MsgType":"event","Event":"xpay_refund_notify","OpenId":"o","WxRefundId":"w","MchOrderId":"order-01"}`,
+			}
+		}
+		for _, message := range foreign {
+			query, body := sealed(t, "wxba5fad812f8e6fb9", message)
+			require.Contains(t, post(h, query, body).Body.String(), "99999", message)
+			_, err := client.ParsePush(t.Context(), query, []byte(body))
+			var config *ConfigError
+			require.ErrorAs(t, err, &config)
+			require.Equal(t, "MiniProgram", config.Field)
+		}
+	}
+}
+
+func TestAnUnknownEventThatLooksLikeADelivery(t *testing.T) {
+	t.Parallel()
+	client := newClient(t, nil)
+	message := gamePush("minigame_deliver_in_another_spelling", goodsPayload, "12345", false)
+	require.Equal(t, failJSON, post(client.PushHandler(Handlers{}), plainQuery(), message).Body.String())
+	other := Handlers{Other: func(_ context.Context, p *Push) error {
+		require.True(t, p.Authentic)
+		return nil
+	}}
+	require.Equal(t, successJSON, post(client.PushHandler(other), plainQuery(), message).Body.String())
+	for sentence, message := range map[string]string{
+		"anybody can send these": gamePush("minigame_deliver_in_another_spelling", goodsPayload, "another key", false),
+		"a sandbox payment":      gamePush("minigame_deliver_in_another_spelling", strings.Replace(goodsPayload, `"Env":0`, `"Env":1`, 1), "67890", false),
+		"a test of the shop":     gamePush("minigame_deliver_in_another_spelling", strings.Replace(goodsPayload, `"OrderSource":1`, `"OrderSource":3`, 1), "12345", false),
+	} {
+		require.Equal(t, successJSON, post(client.PushHandler(Handlers{}), plainQuery(), message).Body.String(), sentence)
+	}
+
+	secure := newClient(t, func(cfg *Config) { cfg.MiniProgram = true; cfg.PushKeys[0].EncodingAESKey = testAESKey })
+	query, body := sealed(t, "wxba5fad812f8e6fb9", `{"Event":"xpay_deliver_in_another_spelling","OpenId":"o","OutTradeNo":"order-01","Env":0,"GoodsInfo":{"ProductId":"p","Quantity":1}}`)
+	require.Contains(t, post(secure.PushHandler(Handlers{}), query, body).Body.String(), "99999")
+}
+
+func TestTwoKeysWithOneToken(t *testing.T) {
+	t.Parallel()
+	const another = "GFEDCBA9876543210zyxwvutsrqponmlkjihgfedcba"
+	client := newClient(t, func(cfg *Config) {
+		cfg.PushKeys = []PushKey{{Token: "AAAAA", EncodingAESKey: another}, {Token: "AAAAA", EncodingAESKey: testAESKey}}
+	})
+	query, body := sealed(t, "wxba5fad812f8e6fb9", goods())
+	p, err := client.ParsePush(t.Context(), query, []byte(body))
+	require.NoError(t, err)
+	require.Equal(t, "order-01", p.Delivery.OutTradeNo)
+}
+
+// Numbers that decide about nothing do not keep a paid item back.
+func TestWeChatPaysNumbersMayBeAnything(t *testing.T) {
+	t.Parallel()
+	for _, odd := range []string{`""`, `null`, `[]`, `{"MchOrderNo":7}`, `{"PaidTime":"soon"}`} {
+		payload := strings.Replace(goodsPayload, `{"MchOrderNo":"m1","TransactionId":"t1"}`, odd+`,"TeamInfo":`+odd, 1)
+		p, err := newClient(t, nil).ParsePush(t.Context(), plainQuery(), []byte(gamePush(eventGoods, payload, "12345", false)))
+		require.NoError(t, err, odd)
+		require.Equal(t, "order-01", p.Delivery.OutTradeNo)
+		require.Empty(t, p.Delivery.WeChatPay)
+		require.Nil(t, p.Delivery.Team)
+	}
+
+	// What is good of them is kept: it may be all that names the order.
+	p, err := newClient(t, nil).ParsePush(t.Context(), plainQuery(), []byte(gamePush(eventRefund,
+		`{"OpenId":"o","RefundId":"r","Env":0,"RefundAmount":5,"WeChatPayInfo":{"PaidTime":"2026-01-01","MchOrderNo":"m1","TransactionId":"t1"}}`, "12345", false)))
+	require.NoError(t, err)
+	require.Equal(t, WeChatPay{MchOrderNo: "m1", TransactionID: "t1"}, p.Refund.WeChatPay)
+
+	secure := newClient(t, func(cfg *Config) { cfg.MiniProgram = true; cfg.PushKeys[0].EncodingAESKey = testAESKey })
+	query, body := sealed(t, "wxba5fad812f8e6fb9", `<xml><Event>xpay_goods_deliver_notify</Event><OpenId>o</OpenId><OutTradeNo>order-01</OutTradeNo><Env>0</Env>`+
+		`<WeChatPayInfo><PaidTime>soon</PaidTime><TransactionId>t1</TransactionId></WeChatPayInfo><TeamInfo><TeamId>t</TeamId><TeamAction>join</TeamAction></TeamInfo>`+
+		`<GoodsInfo><ProductId>p</ProductId><Quantity>1</Quantity></GoodsInfo></xml>`)
+	p, err = secure.ParsePush(t.Context(), query, []byte(body))
+	require.NoError(t, err)
+	require.Equal(t, "t1", p.Delivery.WeChatPay.TransactionID)
+	require.Equal(t, &Team{TeamID: "t"}, p.Delivery.Team)
 }
 
 func TestRepliesToTheByte(t *testing.T) {

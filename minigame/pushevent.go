@@ -12,6 +12,9 @@ import (
 // maxShown is how much is kept of what anybody can send, in bytes.
 const maxShown = 100
 
+// maxName is how much is kept of a name in a push: more than the longest that is used, in bytes.
+const maxName = 4 * 128
+
 // An Outcome says what became of a push.
 type Outcome string
 
@@ -26,7 +29,7 @@ const (
 	Mock         Outcome = "mock"         // a mock push or a shop test: acknowledged, nothing granted
 	Ignored      Outcome = "ignored"      // acknowledged, there is no function for it
 	WrongEnv     Outcome = "wrong_env"    // a payment in an environment that is not served
-	Malformed    Outcome = "malformed"    // a verified push with a field that is missing or does not fit
+	Malformed    Outcome = "malformed"    // a verified push with a field that is missing or does not fit, or of the other product
 	Unverified   Outcome = "unverified"   // a signature does not match: anybody can send these
 	Verification Outcome = "verification" // the console's GET
 )
@@ -45,15 +48,16 @@ type PushEvent struct {
 	Env                Env
 	OpenID, OutTradeNo string
 
-	// Path and Remote are those of an unverified push as the handler saw them, cut after
-	// 100 bytes.
+	// Path and Remote are those of an unverified push as the handler saw them, cut at a "?"
+	// and after 100 bytes.
 	Path, Remote string
 
 	// Missed is how many events before this one were dropped because OnPush took too
 	// long: more than a thousand were waiting.
 	Missed int
 
-	stack string // of a panic
+	stack    string // of a panic
+	anybodys bool   // anybody can have sent it
 }
 
 // LogValue shows the event as a group, the openid shortened.
@@ -99,7 +103,7 @@ func (e PushEvent) level() slog.Level {
 
 // about returns the event of a push that was parsed.
 func about(p *Push, outcome Outcome, err error) PushEvent {
-	e := PushEvent{Outcome: outcome, Err: err, Event: p.Event}
+	e := PushEvent{Outcome: outcome, Err: err, Event: p.Event, Env: p.named.env, OpenID: p.named.openID, OutTradeNo: p.named.outTradeNo, anybodys: !p.Authentic && !p.believed}
 	switch {
 	case p.Delivery != nil:
 		e.Env, e.OpenID, e.OutTradeNo = p.Delivery.Env, p.Delivery.OpenID, p.Delivery.OutTradeNo
@@ -110,13 +114,15 @@ func about(p *Push, outcome Outcome, err error) PushEvent {
 	case p.Complaint != nil:
 		e.OpenID, e.OutTradeNo = p.Complaint.OpenID, p.Complaint.OutTradeNo
 	}
+	e.Event, e.OpenID, e.OutTradeNo = clip(e.Event, maxName), clip(e.OpenID, maxName), clip(e.OutTradeNo, maxName)
 	return e
 }
 
 // refused returns the event of a request that is not verified.
 func refused(r *http.Request, err error) PushEvent {
 	// Cloned, since events may wait and would keep the whole request line.
-	path, remote := strings.Clone(clip(r.URL.Path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
+	path, _, _ := strings.Cut(r.URL.Path, "?") // which a proxy may have escaped: a query would follow
+	path, remote := strings.Clone(clip(path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
 	return PushEvent{Outcome: Unverified, Err: err, Path: path, Remote: remote}
 }
 
@@ -127,7 +133,7 @@ func (c *Client) report(ctx context.Context, e PushEvent, start time.Time) {
 	}
 	e.Duration = time.Since(start)
 	key := "" // of what must not be dropped: a payment that WeChat does not know to be delivered
-	if e.OutTradeNo != "" && (!e.OK || e.Late) {
+	if e.OutTradeNo != "" && !e.anybodys && (!e.OK || e.Late) {
 		key = strconv.Itoa(int(e.Env)) + "/" + e.OutTradeNo + "/" + e.Event + string(e.Outcome) + strconv.FormatBool(e.Late)
 	}
 	if c.hook != nil {

@@ -333,7 +333,7 @@ func TestComplaintsAndInquiriesOfMiniPrograms(t *testing.T) {
 	t.Parallel()
 	const inquiry = `{"Event":"xpay_subscribe_ios_refund_query_notify","MsgType":"event","bundleid":"com.tencent.xin","channel_bill":"b","pay_order_id":"2","provide_status":"1"}`
 	const complaint = `{"Event":"xpay_complaint_notify","MsgType":"event","OpenId":"player-1","MchOrderId":"order-01","RequestId":"r1"}`
-	w := newWorld(t, minigametest.Config{MiniProgram: true, Mode: minigametest.Plaintext}, nil)
+	w := newWorld(t, minigametest.Config{MiniProgram: true, Mode: minigametest.Plaintext}, func(cfg *minigame.Config) { cfg.TrustPlaintext = true })
 	push := func(h minigame.Handlers, message string) string {
 		w.wechat.PushToHandler(w.client.PushHandler(h))
 		receipt, err := w.wechat.Push(t.Context(), message)
@@ -360,4 +360,22 @@ func TestComplaintsAndInquiriesOfMiniPrograms(t *testing.T) {
 		Complaint: func(_ context.Context, c *minigame.Complaint) error { complained = c.OutTradeNo; return nil },
 	}, complaint))
 	require.Equal(t, "order-01", complained)
+
+	// Otherwise anybody who has seen a URL could ask for the game's evidence.
+	cfg := w.wechat.ClientConfig()
+	var err error
+	w.client, err = minigame.New(cfg)
+	require.NoError(t, err)
+	var others []string
+	h := minigame.Handlers{
+		RefundInquiry: func(context.Context, *minigame.RefundInquiry) (minigame.Advice, error) {
+			return minigame.Advice{Evidence: "what the player did"}, nil
+		},
+		Complaint: func(context.Context, *minigame.Complaint) error { return errors.New("not believed") },
+		Other:     func(_ context.Context, p *minigame.Push) error { others = append(others, p.Event); return nil },
+	}
+	for _, message := range []string{inquiry, complaint, strings.Replace(complaint, `"RequestId"`, `"RetryTimes":"x","RequestId"`, 1)} {
+		require.NotContains(t, push(h, message), "what the player did")
+	}
+	require.Equal(t, []string{"xpay_subscribe_ios_refund_query_notify", "xpay_complaint_notify", "xpay_complaint_notify"}, others)
 }

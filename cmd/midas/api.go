@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -94,11 +95,20 @@ func (s *sandbox) serveOrder(w http.ResponseWriter, r *http.Request) {
 	s.midas.ServeHTTP(w, r)
 }
 
+// What begins a query, or a further pair of it, inside a path: also escaped, once or more often.
+var queryInPath = regexp.MustCompile(`[&;]|%(25)*(26|3[BFbf])`)
+
 // serveWrongPath answers where there is no call, and shows it.
 func (s *sandbox) serveWrongPath(w http.ResponseWriter, r *http.Request) {
-	const problem = "there is no such call: orders go to " + orderPath + "; " + ysdkPrefix + " stands in the signed path alone"
-	s.ordered(r.URL.EscapedPath(), midastest.OrderAttempt{
-		Time: s.now(), RawQuery: r.URL.RawQuery, Cookies: r.Cookies(), Status: http.StatusNotFound, Body: problem + "\n", Problem: problem,
+	problem := "there is no such call: orders go to " + orderPath + "; " + ysdkPrefix + " stands in the signed path alone"
+	before, query := r.URL.EscapedPath()+"?", r.URL.RawQuery
+	if found := queryInPath.FindStringIndex(before); found != nil { // it may hold an openkey, as a query does
+		inPath := strings.TrimSuffix(before[found[1]:], "?")
+		before, query = before[:found[1]], strings.TrimSuffix(inPath+"&"+query, "&")
+		problem = `there is no such call: the "?" before the query is missing or escaped`
+	}
+	s.ordered(before, midastest.OrderAttempt{
+		Time: s.now(), RawQuery: query, Cookies: r.Cookies(), Status: http.StatusNotFound, Body: problem + "\n", Problem: problem,
 	})
 	http.Error(w, problem, http.StatusNotFound)
 }

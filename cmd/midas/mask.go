@@ -127,9 +127,9 @@ func maskQuery(query string) string {
 // What session cookies hold (protocol.md 4). Anything else may be the backend's own secret.
 var sessionCookie = regexp.MustCompile(`^(openid|hy_gameid|kp_actoken|wc_actoken|st_dummy|openkey|(/v3/r)?/mpay/(buy_goods_m|pay_m)|)$`)
 
-// mask masks what is secret in an order with this query.
-func (e *exchange) mask(query string) {
-	e.URL = strings.Replace(e.URL, query, maskQuery(query), 1)
+// mask masks what is secret in an order whose URL is what comes before the query, and the query.
+func (e *exchange) mask(before, query string) {
+	e.URL = param{Name: before}.mask().Name + maskQuery(query)
 	e.Params = maskParams(e.Params)
 	// Of all answers only an error page repeats the query.
 	e.Reply = strings.ReplaceAll(e.Reply, html.EscapeString(query), html.EscapeString(maskQuery(query)))

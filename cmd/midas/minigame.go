@@ -73,12 +73,16 @@ func parseMiniMessage(text, body string) (*miniMessage, error) {
 	}
 	m.path = u.Path
 	m.query, _ = url.ParseQuery(query) // the values wanted are hex and digits
+	// The URLs of a game may have such paths, too: the query tells whose they are.
+	ofWeChat := strings.HasPrefix(m.path, "/wxa/") || strings.HasPrefix(m.path, "/xpay/")
 	switch {
-	case strings.HasPrefix(m.path, "/wxa/") || strings.HasPrefix(m.path, "/xpay/") || m.query.Has("pay_sig"):
-		m.kind = "call"
+	case m.query.Has("sig") && m.query.Has("openid") && m.query.Has("billno"): // a delivery callback
+		return nil, nil
 	case m.query.Has("timestamp") && m.query.Has("nonce") && (m.query.Has("signature") || m.query.Has("msg_signature")):
 		m.kind = "push"
 		return m, m.parsePush()
+	case m.query.Has("pay_sig") || ofWeChat && (m.query.Has("signature") || m.query.Has("access_token")):
+		m.kind = "call"
 	default:
 		return nil, nil
 	}
@@ -609,6 +613,11 @@ func signedChoices(lang, text string) []choice {
 	return choices
 }
 
+// maxMiniDepth is how deeply JSON may be nested to be written anew; orders and pushes have two levels or three.
+const maxMiniDepth = 100
+
+var errTooDeep = errors.New("nested too deeply")
+
 // A jsonStyle is a way to write JSON.
 type jsonStyle struct{ spaces, ascii, slashes, html, sorted bool }
 
@@ -616,14 +625,14 @@ type jsonStyle struct{ spaces, ascii, slashes, html, sorted bool }
 func (s jsonStyle) rewrite(text string) (string, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
-	written, err := s.value(d)
+	written, err := s.value(d, 1)
 	if err == nil && d.More() {
 		err = errors.New("more than one value")
 	}
 	return written, err
 }
 
-func (s jsonStyle) value(d *json.Decoder) (string, error) {
+func (s jsonStyle) value(d *json.Decoder, depth int) (string, error) {
 	token, err := d.Token()
 	if err != nil {
 		return "", err
@@ -634,6 +643,9 @@ func (s jsonStyle) value(d *json.Decoder) (string, error) {
 	}
 	switch token := token.(type) {
 	case json.Delim:
+		if depth > maxMiniDepth { // each level copies all that is in it
+			return "", errTooDeep
+		}
 		var parts []string
 		for d.More() {
 			var key string
@@ -644,7 +656,7 @@ func (s jsonStyle) value(d *json.Decoder) (string, error) {
 				}
 				key = s.text(name.(string)) + colon // in an object a key is always a string
 			}
-			value, err := s.value(d)
+			value, err := s.value(d, depth+1)
 			if err != nil {
 				return "", err
 			}

@@ -170,6 +170,42 @@ func TestExplainOfAMiniGameInPlainWords(t *testing.T) {
 	require.Contains(t, stderr, "over 64 KiB")
 }
 
+// A delivery URL may have a path that begins like those of WeChat.
+func TestADeliveryCallbackIsNoCallOfAMiniGameWhateverItsPath(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/xpay/notify", "/wxa/notify", "/pay/notify"} {
+		params := map[string]string{"openid": "o_TESTopenid", "appid": rawAppID, "billno": "-B1", "amt": "10", "payitem": "sword*1*1", "token": "T", "ts": "1518081937", "version": "v3", "zoneid": "1"}
+		query := "sig=" + percent(rawSign(rawAppKey, path, params, func(v string) string { return percent(v, "!*()") }), "")
+		for name, value := range params {
+			query += "&" + name + "=" + percent(value, "")
+		}
+		for _, further := range []string{"", "&signature=x", "&pay_sig=x", "&access_token=x"} { // which no one signed
+			code, stdout, stderr := runWith(t, "", nil, "explain", "-json", "-key", rawAppKey, "https://game.example.com"+path+"?"+query+further)
+			require.Empty(t, stderr)
+			require.Contains(t, stdout, `"kind": "callback"`, path+further)
+			require.Equal(t, further == "", code == exitOK, stdout)
+		}
+	}
+	for text, kind := range map[string]string{
+		"https://api.weixin.qq.com/xpay/query_order?access_token=x&pay_sig=00":              "call",
+		"https://api.weixin.qq.com/wxa/game/getbalance?access_token=x&signature=00":         "call",
+		"https://api.weixin.qq.com/wxa/game/queryorderinfo?access_token=x":                  "call", // its pay_sig is missing
+		"https://gateway.example.com/queryorderinfo?openid=o&pay_sig=00":                    "call", // through a proxy
+		"https://game.example.com/xpay/push?signature=00&timestamp=1&nonce=2&openid=o_TEST": "push", // to such a path
+		"https://game.example.com/xpay/order?openid=o&openkey=k&sig=x":                      "",     // of no mini game
+		"https://game.example.com/pay/notify?access_token=x&openid=o":                       "",
+	} {
+		m, err := parseMiniMessage(text, "")
+		require.NoError(t, err)
+		if kind == "" {
+			require.Nil(t, m, text)
+			continue
+		}
+		require.NotNil(t, m, text)
+		require.Equal(t, kind, m.kind, text)
+	}
+}
+
 func TestEachMistakeOfAMiniGameIsDocumented(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/minigame.json")
@@ -201,6 +237,20 @@ func TestNoMiniGameInputMakesTheSearchLong(t *testing.T) {
 	})
 	require.Empty(t, found)
 	require.Less(t, n, 1500)
+}
+
+// Each level's text is copied into that of the level around it, so the depth is what costs.
+func TestDeeplyNestedJSONIsNotWrittenAnew(t *testing.T) {
+	t.Parallel()
+	nested := func(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
+	written, err := jsonStyle{}.rewrite(nested(maxMiniDepth))
+	require.NoError(t, err)
+	require.Equal(t, nested(maxMiniDepth), written)
+	for _, text := range []string{nested(maxMiniDepth + 1), nested(30_000), strings.Repeat("[", 60_000), strings.Repeat(`{"a":`, 12_000)} {
+		_, err := jsonStyle{sorted: true}.rewrite(text)
+		require.ErrorIs(t, err, errTooDeep)
+		require.Len(t, signedChoices("en", text), 4) // the text, two line ends, and none
+	}
 }
 
 func FuzzExplainMini(f *testing.F) {

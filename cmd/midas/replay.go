@@ -30,8 +30,9 @@ const replayAbout = `Usage: midas replay -url http://127.0.0.1:8080/pay/notify [
 
 Sends recorded callbacks to an endpoint once more, byte for byte, one after another, and says of each
 reply whether Midas would take it for a delivery. FILE is one that "midas sandbox -record" wrote, or an
-access log whose lines still hold the query with its sig; "-" is standard input. Lines without a callback,
-and forgeries, are left out; a callback that stands there several times is sent once.
+access log whose lines still hold the query with its sig; "-" is standard input. Lines without a callback
+are left out; a callback that stands there several times is sent once. The sandbox's own forgeries are left
+out, too, since the record names them. An access log does not: what was forged there is sent, and refused again.
 
 The endpoint has to grant nothing twice: what it granted before it accepts again.
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -92,6 +93,37 @@ func TestReplayReadsAnAccessLog(t *testing.T) {
 	*got = nil
 	_, stdout, _ = runWith(t, log, nil, "replay", "-url", endpoint, "-rate", "1000", "-since", "1518081942", "-")
 	require.Len(t, *got, 2, stdout)
+}
+
+// The help must not promise more: nothing in an access log names a forgery.
+func TestReplayLeavesOutOnlyTheForgeriesThatTheRecordNames(t *testing.T) {
+	t.Parallel()
+	const query = "billno=-B1&openid=o&ts=1518081937&sig=forged"
+	_, sent := readCallback(`{"kind":"callback","action":"forge","url":"http://h/p?` + query + `"}`)
+	require.False(t, sent)
+	_, sent = readCallback("GET /pay/notify?" + query + " HTTP/1.1")
+	require.True(t, sent)
+	_, help, _ := runWith(t, "", nil, "replay", "-h")
+	require.Contains(t, help, "An access log does not")
+	require.NotContains(t, help, "and forgeries")
+}
+
+func TestNoCommandTakesACompressedAnswerForADelivery(t *testing.T) {
+	t.Parallel()
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		zip := gzip.NewWriter(w)
+		io.WriteString(zip, `{"ret":0,"msg":"OK"}`)
+		zip.Close()
+	}))
+	defer backend.Close()
+	endpoint := backend.URL + "/pay/notify"
+	code, stdout, _ := runWith(t, "", nil, "callback", "-key", rawAppKey, "-url", endpoint, "-token", "T")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stdout, "compressed with gzip")
+	code, stdout, _ = runWith(t, "GET /pay/notify?openid=o&billno=-B1&ts=1518081937&sig=x", nil, "replay", "-url", endpoint, "-")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stdout, "compressed with gzip")
 }
 
 func TestReplayIsPacedShowsWhatIsLeftAndStopsCleanly(t *testing.T) {

@@ -263,7 +263,7 @@ func newSandbox(cfg settings) *sandbox {
 	}
 	s.midas = midastest.New(midastest.Config{
 		AppID: s.appID, AppKey: s.appKey, Strict: s.strict, Now: func() time.Time { return s.now() },
-		OnOrder: func(a midastest.OrderAttempt) { s.ordered(orderPath, a) },
+		OnOrder: func(a midastest.OrderAttempt) { s.ordered(orderPath+"?", a) },
 	})
 	if s.callback == "" {
 		s.path = cmp.Or(s.path, demoPath)
@@ -280,11 +280,12 @@ func newSandbox(cfg settings) *sandbox {
 	return s
 }
 
-// ordered keeps what came of a request for an order, sent to path.
-func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
+// ordered keeps what came of a request for an order. In its URL before comes before the query,
+// a "?" included.
+func (s *sandbox) ordered(before string, a midastest.OrderAttempt) {
 	m := &message{method: "GET", query: a.RawQuery}
 	e := exchange{
-		Time: a.Time, Kind: "order", Token: a.Token, URL: path + "?" + a.RawQuery, Params: m.params(once), Status: a.Status,
+		Time: a.Time, Kind: "order", Token: a.Token, URL: before + a.RawQuery, Params: m.params(once), Status: a.Status,
 		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem, Notes: a.Notes, OK: a.Problem == "",
 	}
 	for _, c := range a.Cookies {
@@ -304,7 +305,7 @@ func (s *sandbox) ordered(path string, a midastest.OrderAttempt) {
 		e.BaseString = right.base()
 	}
 	if !s.secrets {
-		e.mask(a.RawQuery)
+		e.mask(before, a.RawQuery)
 	}
 	e.setReply([]byte(e.Reply))
 	s.add(e)
@@ -365,6 +366,8 @@ func (s *sandbox) after(seq int) (e *exchange, changed <-chan struct{}) {
 	if seq >= s.seq {
 		return nil, s.changed
 	}
+	// It may be any number, and the difference below must not wrap around.
+	seq = max(seq, 0)
 	first := s.seq - len(s.exchanges) + 1 // numbers have no gap
 	return s.exchanges[max(seq+1-first, 0)], s.changed
 }

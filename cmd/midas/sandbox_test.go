@@ -45,6 +45,11 @@ func TestStateIsBounded(t *testing.T) {
 	status, _ = post(t, server.URL+"/api/orders/"+second+"/pay", "")
 	require.Equal(t, http.StatusOK, status)
 	require.Len(t, exchangesOf(t, server.URL), maxKept)
+	for _, after := range []string{"-9223372036854775808", "-9223372036854775807", "-1", "0", "1"} { // of which 1 and more are kept no more
+		status, text := call(t, "GET", server.URL+"/api/exchanges?after="+after, "", nil)
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, maxKept, strings.Count(text, `"seq":`), after)
+	}
 
 	for range maxFaults {
 		status, _ = call(t, "POST", server.URL+"/api/next", `{"ret":1018}`, nil)

@@ -136,6 +136,7 @@ var phrases = func() (phrases []phrase) {
 		{`{} is not this app's offer id`, `{} 不是这个应用的 offer id`},
 		{`a guest's has at most 32 characters and none of {}`, `游客的 openid 最多 32 个字符，不能含 {}`},
 		{`not unix seconds`, `不是 Unix 秒`},
+		{`in milliseconds, want unix seconds`, `是毫秒，应为 Unix 秒`},
 		{`over {} bytes`, `超过 {} 字节`},
 		{`item {}: {}`, `第 {} 项：{}`},
 		{`want id*price*num`, `应为 id*price*num`},
@@ -159,6 +160,7 @@ var phrases = func() (phrases []phrase) {
 		{`the query holds a bare ";", taken as part of a value; whether Midas does so is not known: send %3B`, `查询串里有未编码的 ";"，按值的一部分处理；真实的米大师是否如此无从得知，请编码为 %3B`},
 		{`a fault was asked for`, `这个应答是预设的`},
 		{`the caller hung up during the delay that was asked for`, `在预设的延迟期间，对方断开了连接`},
+		{`there is no such call: the "?" before the query is missing or escaped`, `没有这个接口：查询串前面的 "?" 缺失，或被转义了`},
 		{`there is no such call: orders go to {}; {} stands in the signed path alone`, `没有这个接口：下单请求发往 {}；{} 只出现在签名路径里`},
 
 		// Callbacks: midastest's judgement of the answer.
@@ -170,6 +172,7 @@ var phrases = func() (phrases []phrase) {
 		{`status {}, want 200`, `状态码 {}，应为 200`},
 		{`the body is empty`, `应答为空`},
 		{`the body begins with a byte order mark`, `应答以 BOM（字节顺序标记）开头`},
+		{`the body is compressed with gzip: keep compression off the delivery URL`, `应答经过 gzip 压缩：发货 URL 不要开压缩`},
 		{`the body ends in a newline: json.Encoder and fmt.Fprintln write one`, `应答以换行结尾：json.Encoder 和 fmt.Fprintln 会写换行`},
 		{`the body holds a space, a tab or a line break`, `应答含有空格、制表符或换行`},
 		{`the body is not {"ret":…,"msg":"…"}`, `应答不是 {"ret":…,"msg":"…"}`},

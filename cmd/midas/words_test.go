@@ -52,7 +52,7 @@ func said(t *testing.T) (sentences []string) {
 	order("GET", "session_id=openid; session_type=kp_actoken; org_loc=/mpay/buy_goods_m", rawOrder())
 	order("GET", "session_id=hy_gameid; session_type=st_dummy; org_loc=/mpay/buy_goods_m", rawOrder(), "openid", "a(b")
 	for _, change := range [][]string{
-		{"appid", "1"}, {"openkey", ""}, {"ts", "now"}, {"pf", strings.Repeat("x", 151)}, {"payitem", "x"}, {"payitem", "剑*1*1"}, {"payitem", "a*0.01*1"}, {"payitem", "a*0*1"}, {"payitem", "a*1*0"},
+		{"appid", "1"}, {"openkey", ""}, {"ts", "now"}, {"ts", "1518081937000"}, {"pf", strings.Repeat("x", 151)}, {"payitem", "x"}, {"payitem", "剑*1*1"}, {"payitem", "a*0.01*1"}, {"payitem", "a*0*1"}, {"payitem", "a*1*0"},
 		{"payitem", "a*200000000*2"}, {"amt", "7"}, {"goodsmeta", "x"}, {"appmode", "3"}, {"payitem", "a*1*1;b*1*1", "appmode", "2"}, {"max_num", "7"}, {"app_metadata", "剑"}, {"format", "xml"}, {"accounttype", "gold"},
 	} {
 		order("GET", qq, rawOrder(), change...)
@@ -68,7 +68,7 @@ func said(t *testing.T) (sentences []string) {
 		srv.NextOrders(midastest.Fault{Ret: 1018})
 		srv.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/mpay/buy_goods_m", nil))
 	}
-	for _, body := range []string{"", "\xef\xbb\xbf{}", "{}\n", "{} {}", "x", `{"ret":1,"msg":"no"}`, `{"ret":0,"msg":"ok"}`, `{"msg":"OK","ret":0}`} {
+	for _, body := range []string{"", "\xef\xbb\xbf{}", "\x1f\x8b\x08", "{}\n", "{} {}", "x", `{"ret":1,"msg":"no"}`, `{"ret":0,"msg":"ok"}`, `{"msg":"OK","ret":0}`} {
 		say(midastest.Judge(200, []byte(body), 0))
 	}
 	for _, status := range []int{301, 404, 500} {

@@ -46,6 +46,9 @@ func reconcile(flags *flag.FlagSet) action {
 		if *file == "" || *columns == "" {
 			return errors.New("-bill or -columns is missing")
 		}
+		if !from.Before(to) { // no payment is between them, so nothing could be amiss
+			return fmt.Errorf("-from %s is not before -to %s: -to is the day after the last", from.Format(time.DateOnly), to.Format(time.DateOnly))
+		}
 		f, err := os.Open(*file)
 		if err != nil {
 			return err
@@ -73,10 +76,11 @@ func reconcile(flags *flag.FlagSet) action {
 		}
 		c.ledgerOnly.flush()
 		c.another.flush()
+		c.undelivered.flush()
 		c.billOnly.flush()
-		fmt.Fprintf(out, "%d lines on the bill: %d on the bill only, %d in the ledger only, %d with another amount, %d that cannot be read\n",
-			len(bill), c.billOnly.n, c.ledgerOnly.n, c.another.n, len(wrong))
-		if c.billOnly.n+c.ledgerOnly.n+c.another.n+len(wrong) > 0 {
+		fmt.Fprintf(out, "%d lines on the bill: %d on the bill only, %d in the ledger only, %d with another amount, %d not delivered, %d that cannot be read\n",
+			len(bill), c.billOnly.n, c.ledgerOnly.n, c.another.n, c.undelivered.n, len(wrong))
+		if c.billOnly.n+c.ledgerOnly.n+c.another.n+c.undelivered.n+len(wrong) > 0 {
 			return errDiffers
 		}
 		return nil
@@ -89,15 +93,16 @@ type comparison struct {
 	lines    map[string][]billed // of the bill, by billno; what is found in the ledger is taken off
 	found    map[string]bool     // payments that are on the bill, by their id
 
-	ledgerOnly, another, billOnly *table
+	ledgerOnly, another, undelivered, billOnly *table
 }
 
 func newComparison(bill []billed, from, to time.Time, out io.Writer) *comparison {
 	c := &comparison{
 		from: from, to: to, lines: make(map[string][]billed, len(bill)), found: make(map[string]bool, len(bill)),
-		ledgerOnly: newTable(out, "IN THE LEDGER ONLY", "BILLNO", "OPENID", "ITEMS", "YUAN", "STATE", "BY"),
-		another:    newTable(out, "ANOTHER AMOUNT", "BILLNO", "OPENID", "ON THE BILL", "IN THE LEDGER"),
-		billOnly:   newTable(out, "ON THE BILL ONLY", "BILLNO", "OPENID", "YUAN"),
+		ledgerOnly:  newTable(out, "IN THE LEDGER ONLY", "BILLNO", "OPENID", "ITEMS", "YUAN", "STATE", "BY"),
+		another:     newTable(out, "ANOTHER AMOUNT", "BILLNO", "OPENID", "ON THE BILL", "IN THE LEDGER"),
+		undelivered: newTable(out, "PAID, NOT DELIVERED", "BILLNO", "OPENID", "YUAN", "STATE", "NOTE"),
+		billOnly:    newTable(out, "ON THE BILL ONLY", "BILLNO", "OPENID", "YUAN"),
 	}
 	for _, b := range bill {
 		c.lines[b.billNo] = append(c.lines[b.billNo], b)
@@ -158,6 +163,11 @@ func (c *comparison) match(p midassql.Payment) bool {
 	}
 	if lines[i].amount != p.Charged {
 		c.another.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, lines[i].amount.Yuan(), p.Charged.Yuan())
+	}
+	switch p.State {
+	case midassql.Done, midassql.Waiting: // a player who is away gets it at the next login
+	default:
+		c.undelivered.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, p.Charged.Yuan(), string(p.State), cmp.Or(p.Note, p.LastError))
 	}
 	c.lines[p.BillNo] = slices.Delete(lines, i, i+1)
 	c.found[id] = true

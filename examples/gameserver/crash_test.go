@@ -18,12 +18,13 @@ import (
 var (
 	killsFlag    = flag.Int("kills", 6, "how often TestServersCrash and TestDatabaseCrash kill a server")
 	restartsFlag = flag.Int("restarts", 2, "how often TestDatabaseCrash restarts each of its database servers")
+	spreadFlag   = flag.Int("spread", 0, "at least how many payments the kills of TestDatabaseCrash are spread over")
 )
 
 // TestServersCrash kills servers at random moments while players order and pay.
 func TestServersCrash(t *testing.T) {
 	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL, midassql.SQLite} {
-		t.Run(string(dialect), func(t *testing.T) { testCrash(t, newDatabase(t, dialect), *killsFlag, nil) })
+		t.Run(string(dialect), func(t *testing.T) { testCrash(t, newDatabase(t, dialect), *killsFlag, 0, nil) })
 	}
 }
 
@@ -36,7 +37,7 @@ func TestDatabaseCrash(t *testing.T) {
 
 func testDatabaseCrash(t *testing.T, server databaseServer) {
 	t.Logf("on %s", version(t, reader(t, server.databaseURL())))
-	testCrash(t, server.databaseURL(), *killsFlag, server)
+	testCrash(t, server.databaseURL(), *killsFlag, *spreadFlag, server)
 }
 
 // InnoDB shows a commit before it is on disk. The crash that comes in between must not take
@@ -66,15 +67,15 @@ func TestARepeatIsOnDiskBeforeItIsAnsweredOK(t *testing.T) {
 	requireExactlyOnce(t, mariaDB.databaseURL(), []payment{{"player", "-flushed-1", "gem60", 1}})
 }
 
-// testCrash lets players order and pay until the servers have been killed so often, and the
-// database restarted. Midas's side repeats what was not answered OK, wherever. At the end
-// exactly what was paid is granted.
-func testCrash(t *testing.T, databaseURL string, kills int, database databaseServer) {
+// testCrash lets players order and pay until the servers have been killed so often, the
+// database has been restarted, and at least so many were paid. Midas's side repeats what was not
+// answered OK, wherever. At the end exactly what was paid is granted.
+func testCrash(t *testing.T, databaseURL string, kills, payments int, database databaseServer) {
 	start := time.Now()
 	random := randomness(t)
 	fake := newFake(t, "/pay/notify")
 	servers := []*process{startProcess(t, fake, databaseURL), startProcess(t, fake, databaseURL)}
-	limit, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	limit, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(payments)*5*time.Millisecond)
 	defer cancel()
 
 	var (
@@ -141,6 +142,9 @@ func testCrash(t *testing.T, databaseURL string, kills int, database databaseSer
 	var databaseDown sync.WaitGroup
 	for i := range kills {
 		pause(limit, time.Duration(50+random.IntN(250))*time.Millisecond)
+		for orders.Load() < int64(payments)*int64(i+1)/int64(kills) && limit.Err() == nil {
+			pause(limit, 10*time.Millisecond)
+		}
 		if restarts > 0 && i%max(1, kills/restarts) == 0 && i/max(1, kills/restarts) < restarts {
 			databaseDown.Wait()
 			crash := i/max(1, kills/restarts)%2 == 0

@@ -114,7 +114,7 @@ func (db *database) openPostgreSQL(name string) error {
 		config.ConnectTimeout = time.Second // a callback has 1.5 s
 	}
 	db.dialect = midassql.PostgreSQL
-	db.DB = stdlib.OpenDB(*config)
+	db.DB = sql.OpenDB(fewAtOnce{stdlib.GetConnector(*config), make(chan struct{}, 2)})
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
 	db.SetConnMaxLifetime(maxConnAge)
@@ -132,6 +132,25 @@ func (db *database) openPostgreSQL(name string) error {
 	return nil
 }
 
+// fewAtOnce opens no more connections at once than its channel has room for. PostgreSQL starts a
+// process for each, also for those whose client has given up meanwhile. If all of a pool come
+// at once when it has just started, on a slow machine each of them gives up after its second, and
+// the next ones wait behind them for ever.
+type fewAtOnce struct {
+	driver.Connector
+	opening chan struct{}
+}
+
+func (f fewAtOnce) Connect(ctx context.Context) (driver.Conn, error) {
+	select {
+	case f.opening <- struct{}{}:
+		defer func() { <-f.opening }()
+		return f.Connector.Connect(ctx)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func (db *database) openMySQL(name string) error {
 	u, err := url.Parse(name)
 	if err != nil {
@@ -143,6 +162,9 @@ func (db *database) openMySQL(name string) error {
 	// says of the driver's parameters comes later, and so counts.
 	config, err := mysql.ParseDSN("/?timeout=1s&readTimeout=3s&writeTimeout=3s&rejectReadOnly=true&innodb_lock_wait_timeout=1&lock_wait_timeout=1&" + u.RawQuery)
 	if err != nil {
+		return fmt.Errorf("mysql: %w", err)
+	}
+	if err := checkCharset(u.RawQuery); err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
 	config.Net, config.Addr = "tcp", u.Host
@@ -166,6 +188,24 @@ func (db *database) openMySQL(name string) error {
 		id BIGINT AUTO_INCREMENT PRIMARY KEY,
 		openid VARBINARY(255) NOT NULL, billno VARBINARY(255) NOT NULL, item VARBINARY(255) NOT NULL, quantity BIGINT NOT NULL,
 		KEY item_journal_openid (openid)) ENGINE=InnoDB`
+	return nil
+}
+
+// checkCharset allows UTF-8 alone. In GBK, GB18030, Big5, Shift JIS and CP932 the backslash that
+// interpolateParams writes before a quote may be taken for the second byte of a character, and
+// the quote then ends the text. The driver refuses their collations, but not charset=gbk.
+func checkCharset(params string) error {
+	for param := range strings.SplitSeq(params, "&") {
+		name, value, _ := strings.Cut(param, "=")
+		if name != "charset" && name != "collation" && !strings.EqualFold(name, "character_set_client") {
+			continue
+		}
+		for charset := range strings.SplitSeq(strings.ToLower(value), ",") {
+			if !strings.HasPrefix(charset, "utf8") {
+				return fmt.Errorf("%s=%s: want utf8mb4 (interpolateParams is safe with UTF-8, not with GBK and others)", name, value)
+			}
+		}
+	}
 	return nil
 }
 

@@ -10,11 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/midas-go/midas/midastest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -210,4 +212,36 @@ default_pool_size = 4
 	defer cancel()
 	require.True(t, listens(ctx, ended, net.JoinHostPort(host, port)), "PgBouncer does not start")
 	return fmt.Sprintf("postgres://game@%s/postgres", net.JoinHostPort(host, port))
+}
+
+// A PostgreSQL that accepts and does not answer.
+func TestFewConnectionsAreOpenedAtOnce(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	db, err := openDatabase("postgres://game@" + silent.Addr().String() + "/game?sslmode=disable&connect_timeout=30")
+	require.NoError(t, err)
+	defer db.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var pings sync.WaitGroup
+	for range 10 {
+		pings.Go(func() { assert.ErrorIs(t, db.PingContext(ctx), context.Canceled) })
+	}
+	for range 2 {
+		conn, err := silent.Accept()
+		require.NoError(t, err)
+		defer conn.Close()
+	}
+	time.AfterFunc(300*time.Millisecond, cancel) // a third one would have come
+	pings.Wait()
+
+	last, err := net.Dial("tcp", silent.Addr().String())
+	require.NoError(t, err)
+	defer last.Close()
+	next, err := silent.Accept()
+	require.NoError(t, err)
+	defer next.Close()
+	require.Equal(t, last.LocalAddr().String(), next.RemoteAddr().String(), "a third one was opened")
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"database/sql"
 	"encoding/json"
 	"encoding/pem"
 	"flag"
@@ -17,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
@@ -495,6 +498,10 @@ func TestDatabaseURLs(t *testing.T) {
 		_, err := openDatabase(name)
 		require.ErrorContains(t, err, "-db", name)
 	}
+	for _, params := range []string{"charset=gbk", "charset=utf8mb4,GB18030", "collation=big5_bin", "character_set_client=sjis", "tls=true&charset=cp932"} {
+		_, err := openDatabase("mysql://h/d?" + params)
+		require.ErrorContains(t, err, "want utf8mb4", params)
+	}
 	file := filepath.Join(t.TempDir(), "odd ?#%41 name.db")
 	db, err := openDatabase(file)
 	require.NoError(t, err)
@@ -598,5 +605,29 @@ func TestDocumentedVariables(t *testing.T) {
 			documented[row[1]] = row[2]
 		}
 		require.Equal(t, known, documented, file)
+	}
+}
+
+// Why openDatabase refuses other character sets than UTF-8: with one of those, what a player sends
+// becomes a part of the statement.
+func TestInterpolateParamsIsUnsafeWithGBK(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(newDatabase(t, midassql.MySQL))
+	require.NoError(t, err)
+	for charset, want := range map[string]int{"gbk": 2, "utf8mb4": 1} {
+		config, err := mysql.ParseDSN("/?interpolateParams=true&charset=" + charset)
+		require.NoError(t, err)
+		config.Net, config.Addr, config.User = "tcp", u.Host, u.User.Username()
+		config.Passwd, _ = u.User.Password()
+		connector, err := mysql.NewConnector(config)
+		require.NoError(t, err)
+		db := sql.OpenDB(connector)
+		defer db.Close()
+		rows, err := db.Query("SELECT ?", "中', 42 -- ")
+		require.NoError(t, err)
+		defer rows.Close()
+		columns, err := rows.Columns()
+		require.NoError(t, err)
+		require.Len(t, columns, want, "%s: docs/databases.md says otherwise", charset)
 	}
 }

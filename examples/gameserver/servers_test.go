@@ -148,7 +148,7 @@ type mariaDB struct {
 	ended chan struct{} // closed when cmd has ended
 }
 
-func startMariaDB(t *testing.T) *mariaDB {
+func startMariaDB(t *testing.T, settings ...string) *mariaDB {
 	t.Helper()
 	install := program(t, "mariadb-install-db", "/usr/bin/")
 	s := &mariaDB{address: freeAddress(t)}
@@ -161,7 +161,7 @@ func startMariaDB(t *testing.T) *mariaDB {
 	host, port, err := net.SplitHostPort(s.address)
 	require.NoError(t, err)
 	s.args = slices.Concat([]string{server}, files, []string{"--bind-address=" + host, "--port=" + port,
-		"--socket=" + filepath.Join(folder, "socket"), "--pid-file=" + filepath.Join(folder, "pid")})
+		"--socket=" + filepath.Join(folder, "socket"), "--pid-file=" + filepath.Join(folder, "pid")}, settings)
 	if as != nil {
 		s.args = append(s.args, "--user=mysql") // and not runuser, which would be killed in its place
 	}

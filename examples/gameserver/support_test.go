@@ -123,7 +123,7 @@ func TestWrongRegrants(t *testing.T) {
 	require.Empty(t, granted(t, s.db))
 }
 
-// The three findings, from a bill as spreadsheets and Tencent write them.
+// The findings, from a bill as spreadsheets and Tencent write them.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	for _, dialect := range everyDialect {
@@ -159,7 +159,7 @@ func TestReconcile(t *testing.T) {
 				require.ErrorIs(t, err, errDiffers)
 				require.Contains(t, out, `line 6: -10: the amount "free"`)
 				require.Regexp(t, `(?s)IN THE LEDGER ONLY.*-3 +bob.*-4 +carl.*ANOTHER AMOUNT.*line 3 +-2 +anna +6\.00 +4\.80.*ON THE BILL ONLY.*line 5 +-9 +dora +1234\.50`, out)
-				require.Contains(t, out, "4 lines on the bill: 1 on the bill only, 2 in the ledger only, 1 with another amount, 1 that cannot be read\n")
+				require.Contains(t, out, "4 lines on the bill: 1 on the bill only, 2 in the ledger only, 1 with another amount, 0 not delivered, 1 that cannot be read\n")
 			}
 
 			// The same in fen and without openid: nothing differs.
@@ -172,6 +172,18 @@ func TestReconcile(t *testing.T) {
 			require.ErrorIs(t, err, errDiffers)
 			require.Regexp(t, `line 7 +-1`, out)
 
+			// What is paid and stored, and has not reached the player.
+			for billNo, state := range map[string]int{"-1": 3, "-2": 2, "-3": 1} { // broken, cancelled, waiting
+				_, err := s.db.Exec(fmt.Sprintf("UPDATE midas_deliveries SET state = %d WHERE billno = '%s'", state, billNo))
+				require.NoError(t, err)
+			}
+			out, err = reconcile(write([]byte("no,fen\n-1,600\n-2,480\n-3,600\n-4,600\n-4,600\n")), "billno=no,amount=fen", "-unit", "fen")
+			require.ErrorIs(t, err, errDiffers)
+			require.Regexp(t, `(?s)PAID, NOT DELIVERED.*line 2 +-1 +anna +6\.00 +broken.*line 3 +-2 +anna +4\.80 +cancelled`, out)
+			require.Contains(t, out, "0 with another amount, 2 not delivered, 0 that cannot be read\n")
+			_, err = s.db.Exec("UPDATE midas_deliveries SET state = 0")
+			require.NoError(t, err)
+
 			// A payment of long ago that the bill shows only now is in the ledger.
 			_, err = runOn(t, databaseURL, "reconcile", "-bill", write([]byte("no,fen\n-1,600\n")), "-columns", "billno=no,amount=fen", "-unit", "fen", "-from", "2024-01-01", "-to", "2024-01-02")
 			require.NoError(t, err)
@@ -181,6 +193,19 @@ func TestReconcile(t *testing.T) {
 				require.ErrorContains(t, err, want)
 			}
 		})
+	}
+}
+
+// Days between which there is none would find nothing in the ledger, and so nothing amiss.
+func TestReconcileWantsADay(t *testing.T) {
+	t.Parallel()
+	_, databaseURL := newLedger(t, midassql.SQLite)
+	file := filepath.Join(t.TempDir(), "bill.csv")
+	require.NoError(t, os.WriteFile(file, []byte("no,fen\n"), 0o600))
+	for _, to := range []string{"2026-11-24", "2026-11-23"} {
+		_, err := runOn(t, databaseURL, "reconcile", "-bill", file, "-columns", "billno=no,amount=fen", "-from", "2026-11-24", "-to", to)
+		require.ErrorContains(t, err, "-from 2026-11-24 is not before -to "+to)
+		require.NotErrorIs(t, err, errDiffers)
 	}
 }
 
@@ -222,6 +247,26 @@ func TestMigrate(t *testing.T) {
 	require.Equal(t, "postgres://h/d", withoutLimits("postgres://h/d"))
 }
 
+// A primary that waits for a replica waits for an hour, and a COMMIT does not end with Ctrl-C.
+func TestARegrantDoesNotWaitForAReplica(t *testing.T) {
+	t.Parallel()
+	server := startMariaDB(t, "--log-bin", "--rpl-semi-sync-master-timeout=3600000")
+	_, err := runOn(t, server.databaseURL(), "migrate")
+	require.NoError(t, err)
+	execSQL(t, reader(t, server.databaseURL()), "SET GLOBAL rpl_semi_sync_master_enabled = ON")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := runOn(t, server.databaseURL(), "regrant", "-openid", "anna", "-billno", "-1", "-items", "gem60*60*1", "-charged", "6", "-by", "lee", "-reason", "ticket")
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		require.ErrorContains(t, err, "unknown") // the outcome
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "it hangs")
+	}
+}
+
 // A nightly job goes by the exit code.
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
@@ -238,6 +283,7 @@ func TestExitCodes(t *testing.T) {
 		{"payments -h", 0},
 		{"reconcile -columns billno=no,amount=fen -bill " + file, 1},
 		{"reconcile -columns billno=no,amount=fen -bill " + file + ".none", 2},
+		{"reconcile -columns billno=no,amount=fen -from 2026-11-24 -to 2026-11-24 -bill " + file, 2},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], strings.Fields(test.args)...)

@@ -39,9 +39,14 @@ const (
 // tests are, with the race detector or without.
 func TestMain(m *testing.M) {
 	if os.Getenv("ZONESERVER_PROCESS") == "1" {
+		text := saveText
 		if os.Getenv("ZONESERVER_WITHOUT_IDS") == "1" {
-			saveScript = redis.NewScript(strings.Replace(saveText, idText, "", 1))
+			text = strings.Replace(text, "ARGV[2]", `(string.gsub(ARGV[2], '"paid":%b{}', '"paid":{}'))`, 1)
 		}
+		if os.Getenv("ZONESERVER_WITHOUT_SESSIONS") == "1" {
+			text = strings.Replace(text, fenceText, "", 1)
+		}
+		saveScript = redis.NewScript(text)
 		main()
 		return
 	}
@@ -156,12 +161,12 @@ func startGame(t *testing.T, name string, env []string, args ...string) *server 
 }
 
 // startRedis starts a Redis that has what it answered on disk.
-func startRedis(t *testing.T) *server {
+func startRedis(t *testing.T, options ...string) *server {
 	t.Helper()
 	redisServer := program(t, "redis-server", "/usr/bin/")
 	return newServer(t, "redis", t.TempDir(), nil, func(address string) []string {
 		host, port, _ := net.SplitHostPort(address)
-		return []string{redisServer, "--bind", host, "--port", port, "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
+		return append([]string{redisServer, "--bind", host, "--port", port, "--save", "", "--appendonly", "yes", "--appendfsync", "always"}, options...)
 	})
 }
 
@@ -252,7 +257,7 @@ func startMariaDB(t *testing.T) databaseServer {
 		}
 		return command
 	})}
-	db, _, err := openDatabase("mysql://root@" + s.address + "/")
+	db, err := openDatabase("mysql://root@" + s.address + "/")
 	require.NoError(t, err)
 	defer db.Close()
 	_, err = db.Exec("CREATE DATABASE game")

@@ -1,5 +1,5 @@
 // Command zoneserver is a game whose players live in the memory of zone servers and are saved
-// to Redis. The gateway places orders and stores payments with midassql's Inbox; each zone server
+// to Redis or to an SQL database. The gateway places orders and stores payments with midassql's Inbox; each zone server
 // takes those of its own zone, and saves the items together with the payment's id.
 //
 //	zoneserver gateway -listen 127.0.0.1:9000 -db postgres://… -redis redis://127.0.0.1:6379/0
@@ -28,6 +28,8 @@ import (
 
 const usage = "usage: zoneserver gateway|zone [flags]; -h after either lists the flags"
 
+const defaultRedis = "redis://127.0.0.1:6379/0"
+
 // A config is what the flags and the environment say.
 type config struct {
 	listen, db, redis string
@@ -37,6 +39,9 @@ type config struct {
 	zone  string // the zone server's
 	save  time.Duration
 	lease time.Duration
+
+	players      string
+	waitReplicas int
 }
 
 func main() {
@@ -60,7 +65,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	flags.StringVar(&c.listen, "listen", "127.0.0.1:9000", "`address` to listen on")
 	flags.StringVar(&c.db, "db", "", "`URL` of the database of orders and payments, postgres://… or mysql://… (default $DATABASE_URL)")
-	flags.StringVar(&c.redis, "redis", "redis://127.0.0.1:6379/0", "`URL` of the Redis that players are saved to; it must run with appendonly yes and appendfsync always")
+	flags.StringVar(&c.redis, "redis", "", "`URL` of the Redis that carries the news of payments, and that players are saved to; for that it must run with appendonly yes and appendfsync always (default $REDIS_URL, or else "+defaultRedis+")")
 	serve := serveGateway
 	switch args[0] {
 	case "gateway":
@@ -71,6 +76,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		serve = serveZone
 		flags.StringVar(&c.zone, "name", "1", "the zone, as orders name it in zoneid")
 		flags.DurationVar(&c.save, "save", time.Second, "how often players are saved who have only played")
+		flags.StringVar(&c.players, "players", "redis", "where players are saved: redis, or sql, which is the table players in the database of -db")
+		flags.IntVar(&c.waitReplicas, "wait-replicas", 0, "how many replicas of Redis must have a save before it counts")
 		flags.DurationVar(&c.lease, "lease", 30*time.Second, "how long a payment belongs to a zone server that no more is heard of")
 	default:
 		return errors.New(usage)
@@ -78,15 +85,17 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	c.db, c.appKey = cmp.Or(c.db, os.Getenv("DATABASE_URL")), os.Getenv("MIDAS_APP_KEY")
+	// Not as the flags' defaults: -h prints those, and a URL may hold a password.
+	c.db, c.redis = cmp.Or(c.db, os.Getenv("DATABASE_URL")), cmp.Or(c.redis, os.Getenv("REDIS_URL"), defaultRedis)
+	c.appKey = os.Getenv("MIDAS_APP_KEY")
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 
-	db, dialect, err := openDatabase(c.db)
+	db, err := openDatabase(c.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	store, err := midassql.New(db, dialect, midassql.Options{Logger: log})
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify})
 	if err != nil {
 		return err
 	}
@@ -94,16 +103,16 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return errors.New("-redis: want redis://user:password@host:6379/0") // err may show the password
 	}
-	// A save that got no answer may have happened. It must not be sent a second time: the
-	// zone server would hear that the payment is saved already, and not know with which items.
+	// A save that got no answer may still be on its way. It must not be sent a second time: the
+	// first one could arrive after the session's next save, and undo that.
 	options.MaxRetries = -1
 	options.ContextTimeoutEnabled = true
-	players := &players{redis.NewClient(options)}
-	defer players.redis.Close()
-	return serve(ctx, &c, store, players, log)
+	client := redis.NewClient(options)
+	defer client.Close()
+	return serve(ctx, &c, db, store, client, log)
 }
 
-func serveGateway(ctx context.Context, c *config, store *midassql.Store, players *players, log *slog.Logger) error {
+func serveGateway(ctx context.Context, c *config, _ *database, store *midassql.Store, news *redis.Client, log *slog.Logger) error {
 	endpoint := midas.Sandbox()
 	switch c.midas {
 	case "sandbox":
@@ -120,7 +129,7 @@ func serveGateway(ctx context.Context, c *config, store *midassql.Store, players
 		return err
 	}
 	g := &gateway{client: client, store: store, log: log}
-	inbox := store.Inbox(midassql.InboxOptions{OnStored: players.announce})
+	inbox := store.Inbox(midassql.InboxOptions{OnStored: announce(news)})
 	mux := http.NewServeMux()
 	mux.Handle(c.deliveryPath, client.DeliveryHandler(inbox.Deliver))
 	mux.HandleFunc("POST /orders", g.order)
@@ -130,20 +139,29 @@ func serveGateway(ctx context.Context, c *config, store *midassql.Store, players
 	return errors.Join(err, client.Wait(grace))
 }
 
-func serveZone(ctx context.Context, c *config, store *midassql.Store, players *players, log *slog.Logger) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func serveZone(ctx context.Context, c *config, db *database, store *midassql.Store, client *redis.Client, log *slog.Logger) error {
+	switch {
+	case c.zone == "":
+		return errors.New("-name: want the name of a zone")
+	case c.save <= 0:
+		return errors.New("-save: want more than 0")
+	case c.lease < time.Second:
+		return errors.New("-lease: want 1s or more")
+	}
+	var players players
+	switch c.players {
+	case "redis":
+		players = &redisPlayers{client, c.waitReplicas}
+	case "sql":
+		var err error
+		if players, err = openSQLPlayers(ctx, db); err != nil {
+			return err
+		}
+	default:
+		return errors.New("-players: want redis or sql")
+	}
 	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{c.zone}, Lease: c.lease})
-	z := newZone(c.zone, inbox, players, log)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		z.run(ctx, c.save)
-	}()
-	err := serve(ctx, c.listen, z.endpoints(), log)
-	cancel()
-	<-ended
-	return err
+	return newZone(c.zone, store, inbox, players, log).serve(ctx, c.listen, client, c.save)
 }
 
 // shutdownTime is how long running requests have when the server stops.

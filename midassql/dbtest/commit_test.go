@@ -21,6 +21,8 @@ type lossyConnector struct {
 	statements []string                 // of transactions, in order; tests use one goroutine
 	commit     func(tx driver.Tx) error // instead of tx.Commit
 	exec       func(statement string) error
+	begin      func()                                            // before a transaction
+	wait       func(ctx context.Context, statement string) error // before each statement
 }
 
 func (c *lossyConnector) Driver() driver.Driver { return c.sqlite }
@@ -36,6 +38,9 @@ type lossyConn struct {
 }
 
 func (l *lossyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	if l.c.begin != nil {
+		l.c.begin()
+	}
 	l.c.statements = append(l.c.statements, "BEGIN")
 	tx, err := l.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
 	return &lossyTx{tx, l.c}, err
@@ -43,6 +48,11 @@ func (l *lossyConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.
 
 func (l *lossyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	l.c.statements = append(l.c.statements, query)
+	if l.c.wait != nil {
+		if err := l.c.wait(ctx, query); err != nil {
+			return nil, err
+		}
+	}
 	if l.c.exec != nil {
 		if err := l.c.exec(query); err != nil {
 			return nil, err
@@ -53,6 +63,11 @@ func (l *lossyConn) ExecContext(ctx context.Context, query string, args []driver
 
 func (l *lossyConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	l.c.statements = append(l.c.statements, query)
+	if l.c.wait != nil {
+		if err := l.c.wait(ctx, query); err != nil {
+			return nil, err
+		}
+	}
 	return l.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 }
 
@@ -85,6 +100,13 @@ type serialisation struct{}
 
 func (serialisation) Error() string    { return "could not serialize access" }
 func (serialisation) SQLState() string { return "40001" }
+
+func classifySerialisation(err error) midassql.Class {
+	if errors.As(err, new(serialisation)) {
+		return midassql.Again
+	}
+	return midassql.SQLite.Classify(err)
+}
 
 func TestOKIsAnsweredOnlyAfterAKnownCommit(t *testing.T) {
 	t.Parallel()
@@ -135,12 +157,7 @@ func TestOKIsAnsweredOnlyAfterAKnownCommit(t *testing.T) {
 func TestACommitThatIsKnownToBeRolledBackIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	db, line := lossy(t)
-	store := db.store(t, midassql.Options{Classify: func(err error) midassql.Class {
-		if errors.As(err, new(serialisation)) {
-			return midassql.Again
-		}
-		return midassql.Unknown
-	}})
+	store := db.store(t, midassql.Options{Classify: classifySerialisation})
 	ordered(t, store, "player", "token")
 	commits := 0
 	line.commit = func(tx driver.Tx) error {
@@ -208,6 +225,23 @@ func TestClassifyIsTheCallersWord(t *testing.T) {
 			require.Equal(t, 1, tries)
 		}
 	}
+}
+
+// What was stored although ret 1 was answered is handed out like any other.
+func TestAPaymentStoredAfterRet1IsHandedOut(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	inbox := store.Inbox(midassql.InboxOptions{})
+	ordered(t, store, "player", "token")
+	line.commit = func(tx driver.Tx) error { return errors.Join(tx.Commit(), driver.ErrBadConn) }
+	err := inbox.Deliver(t.Context(), paid("player", "token", "-1"))
+	require.ErrorContains(t, err, "unknown")
+	require.Equal(t, 1, midas.ReplyTo(err).Ret())
+	line.commit = nil
+	require.Equal(t, []string{"-1"}, worked(t, inbox, 1, saved))
+	require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", "-1")))
+	require.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox"))
 }
 
 // begun returns the statements that came through line since the last call, by their first

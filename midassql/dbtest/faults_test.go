@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -164,26 +164,57 @@ func TestAGrantThatEndsItsTransaction(t *testing.T) {
 	gift := "INSERT INTO items (openid, billno, item, quantity) VALUES ('player', '-1', 'gem60', 2)"
 	on(t, func(t *testing.T, db *database) {
 		for _, test := range []struct {
-			name  string
-			grant func(ctx context.Context, tx *sql.Tx) error
+			name, noted string
+			grant       func(ctx context.Context, tx *sql.Tx) error
 		}{
-			{"rolled back, and went on", func(ctx context.Context, tx *sql.Tx) error { // as after a deadlock whose error is ignored
+			{"rolled back, and went on", "the grant's transaction ended", func(ctx context.Context, tx *sql.Tx) error { // as after a deadlock whose error is ignored
 				tx.ExecContext(ctx, "ROLLBACK")
 				_, err := tx.ExecContext(ctx, db.sql(gift))
 				return err
 			}},
-			{"committed, and then failed", func(ctx context.Context, tx *sql.Tx) error { // as DDL does
+			{"rolled back, went on, and failed", "the bag is full", func(ctx context.Context, tx *sql.Tx) error {
+				tx.ExecContext(ctx, "ROLLBACK")
+				_, err := tx.ExecContext(ctx, db.sql(gift))
+				assert.NoError(t, err)
+				return errors.New("the bag is full")
+			}},
+			{"rolled back, went on, and refused", "token not found", func(ctx context.Context, tx *sql.Tx) error {
+				tx.ExecContext(ctx, "ROLLBACK")
+				_, err := tx.ExecContext(ctx, db.sql(gift))
+				assert.NoError(t, err)
+				return midas.ErrTokenNotFound // ret 3, which is final
+			}},
+			{"rolled back, went on, and met a duplicate", "the grant returned", func(ctx context.Context, tx *sql.Tx) error {
+				tx.ExecContext(ctx, "ROLLBACK")
+				_, err := tx.ExecContext(ctx, db.sql(gift))
+				assert.NoError(t, err)
+				_, err = tx.ExecContext(ctx, db.sql("INSERT INTO meta (name, value) VALUES ('schema', 2)"))
+				assert.Error(t, err)
+				return err
+			}},
+			{"rolled back, went on, and met no table", "nowhere", func(ctx context.Context, tx *sql.Tx) error {
+				tx.ExecContext(ctx, "ROLLBACK")
+				_, err := tx.ExecContext(ctx, db.sql(gift))
+				assert.NoError(t, err)
+				_, err = tx.ExecContext(ctx, "DELETE FROM nowhere")
+				assert.Error(t, err)
+				return err
+			}},
+			{"committed, and then refused", "token not found", func(ctx context.Context, tx *sql.Tx) error {
+				tx.ExecContext(ctx, "COMMIT")
+				return midas.ErrTokenNotFound
+			}},
+			{"committed, and then failed", "the bag is full", func(ctx context.Context, tx *sql.Tx) error { // as DDL does
 				tx.ExecContext(ctx, "COMMIT")
 				return errors.New("the bag is full")
 			}},
-			{"committed by the Tx, and then failed", func(ctx context.Context, tx *sql.Tx) error {
+			{"committed by the Tx, and then failed", "the bag is full", func(ctx context.Context, tx *sql.Tx) error {
 				assert.NoError(t, tx.Commit())
 				return errors.New("the bag is full")
 			}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				var logged lines
-				store := db.store(t, midassql.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+				store, logged := db.loggedStore(t)
 				defer db.must(t, "DELETE FROM deliveries")
 				defer db.must(t, "DELETE FROM orders")
 				ordered(t, store, "player", "token")
@@ -195,14 +226,90 @@ func TestAGrantThatEndsItsTransaction(t *testing.T) {
 				for range 3 {
 					err := deliver(t.Context(), paid("player", "token", "-1"))
 					require.Equal(t, 1, midas.ReplyTo(err).Ret(), "%v", err)
+					require.ErrorIs(t, err, midassql.ErrBroken)
 				}
 				require.Equal(t, 1, runs)
 				require.Contains(t, logged.String(), "gem60*60*2")
+
+				inbox := store.Inbox(midassql.InboxOptions{})
+				require.ErrorIs(t, inbox.Done(t.Context(), "player", "-1"), midassql.ErrBroken)
+				require.ErrorIs(t, inbox.Cancel(t.Context(), "player", "-1", "refunded"), midassql.ErrBroken)
+				_, err := inbox.Settle(t.Context(), midassql.Settlement{Delivery: paid("player", "token", "-1"), By: "anna"})
+				require.ErrorIs(t, err, midassql.ErrBroken)
 				for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player"}) {
 					require.NoError(t, err)
 					require.Equal(t, midassql.Broken, p.State)
+					require.Contains(t, p.Note, test.noted)
 				}
 			})
 		}
 	}, midassql.MySQL, midassql.SQLite)
+}
+
+// A database that rolls back by itself and says so has not been overtaken by anything: the next callback
+// grants.
+func TestADatabaseThatRollsBackBreaksNoPayment(t *testing.T) {
+	t.Parallel()
+	opaque := errors.New("what a driver says that nobody knows")
+	insert := func(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
+		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
+			return fmt.Errorf("the grant: %w", err)
+		}
+		return nil
+	}
+	for _, test := range []struct {
+		name     string
+		dialects []midassql.Dialect
+		grant    func(ctx context.Context, tx *sql.Tx, db *database) error
+	}{
+		{"the disk is full", []midassql.Dialect{midassql.SQLite}, func(ctx context.Context, tx *sql.Tx, db *database) error {
+			var pages int
+			if err := tx.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err != nil {
+				return err
+			}
+			if err := insert(ctx, tx, fmt.Sprintf("PRAGMA max_page_count = %d", pages+2)); err != nil {
+				return err
+			}
+			return insert(ctx, tx, db.sql("INSERT INTO items (openid, billno, item, quantity) VALUES (?, '', '', 0)"), strings.Repeat("x", 100_000))
+		}},
+		{"the grant's own time limit", []midassql.Dialect{midassql.SQLite}, func(ctx context.Context, tx *sql.Tx, db *database) error {
+			ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+			defer cancel()
+			return insert(ctx, tx, db.sql("INSERT INTO items (openid, billno, item, quantity) "+
+				"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT 'player', '', '', COUNT(*) FROM n"))
+		}},
+		{"Options.Classify says Again", []midassql.Dialect{midassql.SQLite, midassql.MySQL}, func(ctx context.Context, tx *sql.Tx, _ *database) error {
+			tx.ExecContext(ctx, "ROLLBACK")
+			return opaque
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			on(t, func(t *testing.T, db *database) {
+				store := db.store(t, midassql.Options{Classify: func(err error) midassql.Class {
+					if errors.Is(err, opaque) {
+						return midassql.Again
+					}
+					return db.dialect.Classify(err)
+				}})
+				ordered(t, store, "player", "token")
+				runs := 0
+				deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+					if runs++; runs == 1 {
+						err := test.grant(ctx, tx, db)
+						assert.Error(t, err)
+						return err
+					}
+					if db.dialect == midassql.SQLite {
+						assert.NoError(t, insert(ctx, tx, "PRAGMA max_page_count = 1000000"))
+					}
+					return db.grant(ctx, tx, d)
+				})
+				err := deliver(t.Context(), paid("player", "token", "-1"))
+				require.NotErrorIs(t, err, midassql.ErrBroken)
+				require.NoError(t, deliver(t.Context(), paid("player", "token", "-1")))
+				require.Equal(t, 2, runs)
+				require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
+			}, test.dialects...)
+		})
+	}
 }

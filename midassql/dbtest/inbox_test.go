@@ -2,6 +2,7 @@ package dbtest
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -136,6 +137,17 @@ func TestOfflinePlayersArePaidAtLogin(t *testing.T) {
 		worked(t, inbox, 3, func(context.Context, *midas.Delivery) error { return fmt.Errorf("offline: %w", midassql.ErrNotNow) })
 		require.Zero(t, db.count(t, "SELECT SUM(attempts) FROM inbox"), "that is no attempt")
 
+		ended, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var errs []error
+		for _, err := range inbox.Waiting(ended, "player") {
+			errs = append(errs, err)
+			cancel()
+		}
+		require.Len(t, errs, 2, "the context ended after the first")
+		require.ErrorIs(t, errs[1], context.Canceled)
+		require.NoError(t, inbox.Fail(t.Context(), "player", "-1", midassql.ErrNotNow))
+
 		require.Equal(t, []string{"-1", "-2"}, waiting(t, inbox, "player"))
 		require.Empty(t, waiting(t, inbox, "player"), "they are accepted")
 		require.NoError(t, inbox.Done(t.Context(), "player", "-1"))
@@ -186,8 +198,7 @@ func TestAbsentPlayersAreOfferedLessOften(t *testing.T) {
 func TestFailuresWaitLongerAndLonger(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
-		var logged lines
-		store := db.store(t, midassql.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+		store, logged := db.loggedStore(t)
 		inbox := store.Inbox(midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1")
 		fail := func(context.Context, *midas.Delivery) error { return errors.New("the bag is full") }
@@ -209,7 +220,7 @@ func TestFailuresWaitLongerAndLonger(t *testing.T) {
 			require.Equal(t, i+1, p.Attempts)
 			require.Contains(t, p.LastError, "the bag is full")
 			require.Equal(t, midassql.Waiting, p.State)
-			require.InDelta(t, wait*time.Second, p.Due.Sub(began), float64(2*time.Second))
+			requireDueIn(t, wait*time.Second, p.Due, began)
 			db.pass(t, wait*time.Second)
 		}
 		require.NotContains(t, logged.String(), "stuck")
@@ -218,7 +229,7 @@ func TestFailuresWaitLongerAndLonger(t *testing.T) {
 		began := time.Now()
 		worked(t, inbox, 1, fail)
 		require.Equal(t, midassql.Stuck, last().State)
-		require.InDelta(t, time.Hour, last().Due.Sub(began), float64(2*time.Second))
+		requireDueIn(t, time.Hour, last().Due, began)
 		require.Contains(t, logged.String(), "stuck")
 		counts, err := inbox.Counts(t.Context())
 		require.NoError(t, err)
@@ -244,6 +255,47 @@ func TestFailuresWaitLongerAndLonger(t *testing.T) {
 		worked(t, inbox, 1, saved)
 		require.Equal(t, midassql.Done, last().State)
 	})
+}
+
+// requireDueIn requires that due was set to be in wait, some time between began and now.
+func requireDueIn(t *testing.T, wait time.Duration, due, began time.Time) {
+	t.Helper()
+	const rounding = 10 * time.Millisecond // SQLite's clock is a float
+	set := due.Add(-wait)
+	require.False(t, set.Before(began.Add(-rounding)), "due in %v", due.Sub(began))
+	require.False(t, set.After(time.Now().Add(rounding)), "due in %v", due.Sub(began))
+}
+
+// Only payments that still fail after 72 h are stuck: not those whose players are away.
+func TestAbsentPlayersPaymentsAreNotStuck(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store, logged := db.loggedStore(t)
+		inbox := store.Inbox(midassql.InboxOptions{})
+		db.stored(t, store, inbox, "player", "-1")
+		worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return errors.New("Redis restarts") })
+		for range 2 {
+			db.pass(t, 73*time.Hour)
+			worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow })
+		}
+		require.Zero(t, db.count(t, "SELECT stuck FROM inbox"))
+		require.NotContains(t, logged.String(), "stuck")
+
+		// A worker that dies each time fails, too.
+		db.pass(t, 73*time.Hour)
+		require.Equal(t, []string{"-1"}, waiting(t, inbox, "player"))
+		db.pass(t, time.Hour)
+		require.Equal(t, []string{"-1"}, waiting(t, inbox, "player"))
+		require.Equal(t, 1, db.count(t, "SELECT stuck FROM inbox"))
+		require.Contains(t, logged.String(), "stuck")
+	})
+}
+
+// loggedStore returns a Store and what it logs.
+func (db *database) loggedStore(t *testing.T) (*midassql.Store, *lines) {
+	t.Helper()
+	logged := new(lines)
+	return db.store(t, midassql.Options{Logger: slog.New(slog.NewTextHandler(logged, nil))}), logged
 }
 
 // lines is a log that goroutines write.
@@ -301,6 +353,155 @@ func TestAWorkerThatDiesLosesItsLease(t *testing.T) {
 		db.pass(t, 31*time.Second)
 		require.Equal(t, []string{"-1"}, waiting(t, alive, "player"))
 	})
+}
+
+// What is said about a hand-out whose lease was lost does nothing to the next one, also in the same
+// process.
+func TestAnOldHandOutDoesNotEndTheNextOne(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store, seen := db.recordedStore(t)
+		inbox, other := store.Inbox(midassql.InboxOptions{}), store.Inbox(midassql.InboxOptions{})
+		db.stored(t, store, inbox, "player", "-1")
+		worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrAccepted })
+		db.pass(t, 40*time.Second)
+		worked(t, inbox, 1, func(context.Context, *midas.Delivery) error {
+			assert.NoError(t, inbox.Fail(t.Context(), "player", "-1", errors.New("the first save failed, late")))
+			assert.Empty(t, waiting(t, other, "player"), "this one is being handled")
+			return nil
+		})
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox"))
+
+		// The save of this hand-out fails before work has returned, and so does that of the next one.
+		db.stored(t, store, inbox, "player", "-3")
+		for attempt := 1; attempt <= 2; attempt++ {
+			worked(t, inbox, 1, func(context.Context, *midas.Delivery) error {
+				assert.NoError(t, inbox.Fail(t.Context(), "player", "-3", errors.New("Redis is away")))
+				return midassql.ErrAccepted
+			})
+			require.Equal(t, attempt, db.count(t, "SELECT attempts FROM inbox WHERE billno = '-3' AND lease_ms = 0 AND last_error = 'Redis is away'"))
+			db.pass(t, 10*time.Second)
+		}
+		require.NoError(t, inbox.Done(t.Context(), "player", "-3"))
+
+		// A hand-out that is accepted only after the next one.
+		db.stored(t, store, inbox, "player", "-4")
+		next, accepted := make(chan struct{}), atomic.Int32{}
+		worked(t, inbox, 2, func(context.Context, *midas.Delivery) error {
+			if accepted.Add(1) == 1 {
+				db.pass(t, 40*time.Second)
+				inbox.Wake()
+				<-next
+				assert.Eventually(t, func() bool { return db.count(t, "SELECT accepted FROM inbox WHERE billno = '-4'") == 1 }, 10*time.Second, time.Millisecond)
+			} else {
+				close(next)
+			}
+			return midassql.ErrAccepted
+		})
+		require.NoError(t, inbox.Fail(t.Context(), "player", "-4", midassql.ErrNotNow))
+		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM inbox WHERE billno = '-4' AND lease_ms = 0"))
+		require.NoError(t, inbox.Done(t.Context(), "player", "-4"))
+
+		// A work function that outlives its lease.
+		seen.clear()
+		db.stored(t, store, inbox, "player", "-2")
+		again, gaveBack := make(chan struct{}), make(chan struct{})
+		calls := atomic.Int32{}
+		worked(t, inbox, 2, func(context.Context, *midas.Delivery) error {
+			if calls.Add(1) == 1 {
+				db.pass(t, 40*time.Second)
+				inbox.Wake()
+				<-again
+				go func() { // once this result is written down
+					assert.Eventually(t, func() bool { return seen.has("SET due_ms = CASE") }, 10*time.Second, time.Millisecond)
+					close(gaveBack)
+				}()
+				return errors.New("late")
+			}
+			close(again)
+			<-gaveBack
+			assert.Empty(t, waiting(t, other, "player"), "this one is being handled")
+			return nil
+		})
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox"))
+	})
+}
+
+// The end of Work in the moment of a claim must not leave payments that are leased to nobody.
+func TestAClaimIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	inbox := store.Inbox(midassql.InboxOptions{})
+	db.stored(t, store, inbox, "player", "-1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	line.commit = func(tx driver.Tx) error {
+		if len(line.statements) > 0 && strings.Contains(line.statements[len(line.statements)-1], "WITH next") {
+			cancel()
+		}
+		return tx.Commit()
+	}
+	require.Equal(t, context.Canceled, inbox.Work(ctx, func(ctx context.Context, _ *midas.Delivery) error { return ctx.Err() }))
+	require.Equal(t, 1, db.count(t, "SELECT claims FROM inbox"))
+	require.Zero(t, db.count(t, "SELECT lease_ms + attempts FROM inbox"), "it is given back")
+}
+
+// Two workers that lease one payment each of a player, in the same moment: one of them notices.
+func TestTwoClaimsOfOnePlayerInTheSameMoment(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	inbox := store.Inbox(midassql.InboxOptions{})
+	db.stored(t, store, inbox, "player", "-2")
+	outside := db.open()
+	leased, gone := false, false
+	line.begin = func() {
+		last := strings.Join(line.statements[max(0, len(line.statements)-1):], "")
+		switch {
+		case !leased && strings.Contains(last, "WITH next"): // -2 is leased, and not read yet
+			leased = true
+			_, err := outside.Exec(db.sql("INSERT INTO inbox (openid, billno, zone, base, stored_ms, due_ms, lease_ms, owner) VALUES ('player', '-1', '1', '1', 1, 1, 99999999999999, 7)"))
+			assert.NoError(t, err)
+		case leased && !gone && strings.Contains(last, "SET due_ms = CASE"): // -2 is given back
+			gone = true
+			_, err := outside.Exec(db.sql("DELETE FROM inbox WHERE billno = '-1'"))
+			assert.NoError(t, err)
+		}
+	}
+	worked(t, inbox, 1, func(context.Context, *midas.Delivery) error {
+		assert.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox WHERE billno = '-1'"), "two at once")
+		return nil
+	})
+	require.True(t, gone)
+}
+
+// Behind a proxy or a power cut, connections that were open stay silent for ever. Work goes on with
+// another one.
+func TestWorkLeavesADeadConnection(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{})
+	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Millisecond})
+	db.stored(t, store, inbox, "player", "-1")
+	silent := 0
+	line.wait = func(ctx context.Context, statement string) error {
+		if (strings.Contains(statement, "_zones") || strings.Contains(statement, "_meta")) && silent < 3 {
+			silent++
+			_, limited := ctx.Deadline()
+			assert.True(t, limited, "it would wait for ever: %s", statement)
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	inbox.Work(ctx, func(context.Context, *midas.Delivery) error {
+		cancel()
+		return nil
+	})
+	require.Equal(t, 3, silent)
+	require.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox"))
 }
 
 func TestWorkIsToldThatItsLeaseEnds(t *testing.T) {
@@ -411,6 +612,19 @@ func TestAcceptedPaymentsAreLeasedUntilTheyAreDone(t *testing.T) {
 	})
 }
 
+// What was claimed may be done, cancelled or given back before it is read.
+func TestWaitingGoesOnBehindAPaymentThatIsGone(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		inbox := store.Inbox(midassql.InboxOptions{})
+		db.stored(t, store, inbox, "player", "-1", "-2")
+		db.must(t, "DELETE FROM deliveries WHERE billno = '-1'")
+		db.must(t, "UPDATE inbox SET zone = '2', base = '2' WHERE billno = '-2'")
+		require.Equal(t, []string{"-2"}, waiting(t, inbox, "player"))
+	})
+}
+
 func TestZones(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
@@ -436,10 +650,25 @@ func TestZones(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, map[string]int64{"1": 1, "1_8": 1, "12": 1, "1`": 1, "1-2": 1, "9_1": 1}, counts.Unserved)
 		require.EqualValues(t, 9, counts.Waiting)
-		moved, err := gateway.MoveZone(t.Context(), "9", "2")
+		moved, err := gateway.MoveZone(t.Context(), "1", "3")
+		require.NoError(t, err)
+		require.EqualValues(t, 2, moved, "not those of the longer name")
+		moved, err = gateway.MoveZone(t.Context(), "3", "1")
+		require.NoError(t, err)
+		require.EqualValues(t, 2, moved)
+		moved, err = gateway.MoveZone(t.Context(), "9", "2")
 		require.NoError(t, err)
 		require.EqualValues(t, 1, moved)
-		require.Contains(t, waiting(t, merged, "player"), "-9_1")
+		require.Equal(t, []string{"-9_1"}, worked(t, merged, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrAccepted }))
+
+		// What the longest name takes is not served by a shorter one.
+		idle, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		one.Work(idle, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow })
+		db.must(t, "UPDATE zones SET seen_ms = seen_ms - 3600000 WHERE name = '1_2'")
+		counts, err = gateway.Counts(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, map[string]int64{"1_2": 1, "1_2_7": 1, "12": 1, "1`": 1, "1-2": 1}, counts.Unserved)
 
 		// A name that is gone does not count any more.
 		moved, err = gateway.MoveZone(t.Context(), "1_2", "1")
@@ -495,11 +724,22 @@ func TestRetryAfterARestore(t *testing.T) {
 		require.EqualValues(t, 2, put, "-1 was done before the backup, -once is not the players'")
 
 		require.ErrorIs(t, before.Done(t.Context(), "player", "-2"), midassql.ErrRestored)
-		require.NoError(t, before.Done(t.Context(), "player", "-4"), "this one was not put back")
+		require.ErrorIs(t, before.Done(t.Context(), "player", "-4"), midassql.ErrRestored, "the save was restored away, too")
 		require.Equal(t, []string{"-2", "-3"}, waiting(t, after, "player"))
+		db.pass(t, time.Minute)
+		require.Equal(t, []string{"-2", "-3", "-4"}, waiting(t, after, "player"))
 		require.NoError(t, after.Done(t.Context(), "player", "-2"))
 		require.ErrorIs(t, before.Done(t.Context(), "player", "-2"), midassql.ErrRestored)
 		require.NoError(t, after.Done(t.Context(), "player", "-3"))
+		require.NoError(t, after.Done(t.Context(), "player", "-4"))
+
+		// A time range: none of these was done before an hour ago.
+		put, err = after.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-24 * time.Hour), DoneTo: time.Now().Add(-time.Minute)})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, put, "-1 alone")
+		require.Equal(t, []string{"-1"}, waiting(t, after, "player"))
+		require.NoError(t, after.Done(t.Context(), "player", "-1"))
+		db.must(t, "UPDATE deliveries SET done_ms = done_ms - 3600000 WHERE billno = '-1'")
 
 		// A second restore.
 		put, err = after.Retry(t.Context(), midassql.RetryOptions{OpenID: "player", DoneFrom: time.Now().Add(-30 * time.Minute)})
@@ -511,15 +751,106 @@ func TestRetryAfterARestore(t *testing.T) {
 	})
 }
 
+// What Retry puts back, and MoveZone moves, is found by the workers of its zone; other zones are left
+// alone.
+func TestRetryOfAZone(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		all := store.Inbox(midassql.InboxOptions{})
+		two, five := store.Inbox(midassql.InboxOptions{Zones: []string{"2"}}), store.Inbox(midassql.InboxOptions{Zones: []string{"5"}})
+		ordered(t, store, "player", "token")
+		for _, zone := range []string{"2_7", "3"} {
+			require.NoError(t, all.Deliver(t.Context(), paid("player", "token", "-"+zone, func(d *midas.Delivery) { d.ZoneID = zone })))
+		}
+		worked(t, all, 2, saved)
+		put, err := two.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Hour)})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, put)
+		require.Equal(t, []string{"-2_7"}, worked(t, two, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow }))
+		db.pass(t, time.Minute)
+		_, err = all.MoveZone(t.Context(), "2", "5")
+		require.NoError(t, err)
+		require.Equal(t, []string{"-2_7"}, worked(t, five, 1, saved))
+
+		// All that waits in the zone begins the new generation, be it more than a page.
+		series, text := db.series(1203)
+		for zone, n := range map[string]int{"2": 1203, "3": 10} {
+			db.must(t, "INSERT INTO deliveries (openid, billno, token, zone, items, charged, called_at, granted_at, state) SELECT "+
+				text("waits")+", '-"+zone+"', 't', '"+zone+"', 'gem*1*1', 1, 1, 1, 1 FROM "+series+fmt.Sprint(" WHERE i <= ", n))
+			db.must(t, "INSERT INTO inbox (openid, billno, zone, base, stored_ms, due_ms) SELECT "+
+				text("waits")+", '-"+zone+"', '"+zone+"', '"+zone+"', 1, 99999999999999 FROM "+series+fmt.Sprint(" WHERE i <= ", n))
+		}
+		_, err = two.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Hour)})
+		require.NoError(t, err)
+		require.Equal(t, 1203, db.count(t, "SELECT COUNT(*) FROM deliveries WHERE token = 't' AND generation = 2"))
+		require.Equal(t, 10, db.count(t, "SELECT COUNT(*) FROM deliveries WHERE token = 't' AND generation = 0"))
+	})
+}
+
+// One place is free, and three zones have payments: one of them is leased.
+func TestNoMoreIsLeasedThanWorkersAreFree(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1", "2", "3"}, Workers: 1})
+		for i, zone := range []string{"1", "2", "3"} {
+			player := fmt.Sprint("player", i)
+			ordered(t, store, player, "token of "+player)
+			require.NoError(t, inbox.Deliver(t.Context(), paid(player, "token of "+player, "-1", func(d *midas.Delivery) { d.ZoneID = zone })))
+		}
+		worked(t, inbox, 3, func(context.Context, *midas.Delivery) error {
+			assert.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM inbox WHERE lease_ms > 0"))
+			return nil
+		})
+	})
+}
+
+// A payment that was archived has no items any more: it must not come back as an empty one.
+func TestRetryLeavesArchivedPaymentsAlone(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store, logged := db.loggedStore(t)
+		inbox := store.Inbox(midassql.InboxOptions{})
+		db.stored(t, store, inbox, "player", "-1", "-2")
+		worked(t, inbox, 2, saved)
+		db.must(t, "UPDATE deliveries SET items = '' WHERE billno = '-1'")
+		put, err := inbox.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Hour)})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, put)
+		require.Equal(t, []string{"-2"}, waiting(t, inbox, "player"))
+		require.Contains(t, logged.String(), "archived")
+		require.Contains(t, logged.String(), "billno=-1")
+	})
+}
+
+// A hook that never returns costs no answer.
+func TestDeliverDoesNotWaitForItsHook(t *testing.T) {
+	t.Parallel()
+	db := openDatabase(t, midassql.SQLite)
+	store := db.store(t, midassql.Options{})
+	ordered(t, store, "player", "token")
+	var running atomic.Int32
+	end := make(chan struct{})
+	defer close(end)
+	inbox := store.Inbox(midassql.InboxOptions{OnStored: func(ctx context.Context, _ *midas.Delivery) {
+		_, limited := ctx.Deadline()
+		assert.True(t, limited)
+		running.Add(1)
+		<-end
+	}})
+	for i := range 70 {
+		require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", fmt.Sprint("-", i))))
+	}
+	require.Eventually(t, func() bool { return running.Load() == 64 }, 10*time.Second, time.Millisecond)
+}
+
 func TestWhoIsWokenUp(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		var hooked atomic.Int32
-		gateway := store.Inbox(midassql.InboxOptions{OnStored: func(_ context.Context, d *midas.Delivery) {
-			assert.Equal(t, "-1", d.BillNo)
-			hooked.Add(1)
-		}})
+		hooked := make(chan string, 9)
+		gateway := store.Inbox(midassql.InboxOptions{OnStored: func(_ context.Context, d *midas.Delivery) { hooked <- d.BillNo }})
 		zone := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Hour})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -540,8 +871,12 @@ func TestWhoIsWokenUp(t *testing.T) {
 		ordered(t, store, "player", "token")
 		require.NoError(t, gateway.Deliver(t.Context(), paid("player", "token", "-1")))
 		require.Equal(t, context.Canceled, <-done, "the poll would have taken an hour")
+		require.Equal(t, "-1", <-hooked)
 		require.NoError(t, gateway.Deliver(t.Context(), paid("player", "token", "-1")))
-		require.EqualValues(t, 1, hooked.Load(), "not for a repeat")
+		d := paid("player", "token", "-2")
+		require.NoError(t, gateway.Deliver(t.Context(), d))
+		d.BillNo = "the caller goes on with it"
+		require.Equal(t, "-2", <-hooked, "not for a repeat")
 	})
 }
 
@@ -555,7 +890,7 @@ func TestAbsentPlayersDoNotStarveNewOnes(t *testing.T) {
 		require.NoError(t, err)
 		defer tx.Rollback()
 		for i := range 2000 {
-			_, err := tx.ExecContext(t.Context(), db.sql("INSERT INTO inbox (openid, billno, zone, stored_ms, due_ms) VALUES (?, '-', '1', 0, 99999999999999)"), fmt.Sprint("absent", i))
+			_, err := tx.ExecContext(t.Context(), db.sql("INSERT INTO inbox (openid, billno, zone, base, stored_ms, due_ms) VALUES (?, '-', '1', '1', 0, 99999999999999)"), fmt.Sprint("absent", i))
 			require.NoError(t, err)
 		}
 		require.NoError(t, tx.Commit())

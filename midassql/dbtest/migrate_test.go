@@ -119,6 +119,7 @@ func TestMigrateFromRelease01(t *testing.T) {
 		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
 		require.NoError(t, inbox.Deliver(ctx, paid("player", "old3", "-old3")))
 		require.Equal(t, []string{"-old3"}, waiting(t, inbox, "player"))
+		require.ErrorIs(t, store.Once(db.grant)(ctx, paid("player", "unknown", "-unknown")), midassql.ErrNoOrder, "0.1 may have purged its order")
 
 		fresh := openDatabase(t, db.dialect)
 		fresh.store(t, midassql.Options{})
@@ -155,7 +156,8 @@ func (db *database) layout(t *testing.T) (layout []string) {
 	return layout
 }
 
-// A transaction that goes on for a long time keeps Migrate waiting, and nobody else.
+// A transaction that goes on for a long time keeps Migrate waiting, and nobody else: one that writes,
+// or, on MySQL, one that has only read, like a dump.
 func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 	t.Parallel()
 	on(t, func(t *testing.T, db *database) {
@@ -165,13 +167,19 @@ func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 		long, err := db.BeginTx(ctx, nil)
 		require.NoError(t, err)
 		defer long.Rollback()
-		require.NoError(t, db.deliver01(ctx, long, "long"))
-		store, err := midassql.New(db.open(), db.dialect, midassql.Options{TablePrefix: db.prefix})
+		if db.dialect == midassql.MySQL {
+			require.NoError(t, long.QueryRowContext(ctx, db.sql("SELECT COUNT(*) FROM deliveries")).Scan(new(int)))
+		} else {
+			require.NoError(t, db.deliver01(ctx, long, "long"))
+		}
+		pool := db.open()
+		store, err := midassql.New(pool, db.dialect, midassql.Options{TablePrefix: db.prefix})
 		require.NoError(t, err)
 		migrated := make(chan error, 1)
 		go func() { migrated <- store.Migrate(ctx) }()
-		for n := range 100 {
-			limited, cancel := context.WithTimeout(ctx, 1500*time.Millisecond) // as long as a callback may take
+		for n, start := 0, time.Now(); time.Since(start) < 3*time.Second; n++ {
+			// Migrate lets go after a second at most; the rest is for a slow disk.
+			limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 			tx, err := db.BeginTx(limited, nil)
 			require.NoError(t, err)
 			require.NoError(t, db.deliver01(limited, tx, fmt.Sprint("short", n)))
@@ -180,7 +188,25 @@ func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 		}
 		require.NoError(t, long.Commit())
 		require.NoError(t, <-migrated)
-	}, midassql.PostgreSQL)
+		if db.dialect == midassql.MySQL {
+			pool.SetMaxOpenConns(1) // which closes the idle ones but this
+			var session, global int
+			require.NoError(t, pool.QueryRowContext(ctx, "SELECT @@SESSION.lock_wait_timeout, @@GLOBAL.lock_wait_timeout").Scan(&session, &global))
+			require.Equal(t, global, session)
+		}
+	}, midassql.PostgreSQL, midassql.MySQL)
+}
+
+// A first Migrate that was stopped halfway does not leave tables that pass for those of 0.1.
+func TestMigrateIsStoppedHalfway(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		db.store(t, midassql.Options{})
+		db.must(t, "DROP TABLE refunds")
+		db.must(t, "DELETE FROM meta WHERE name = 'schema'")
+		store := db.store(t, midassql.Options{})
+		require.ErrorIs(t, store.Once(db.grant)(t.Context(), paid("player", "unknown", "-1")), midas.ErrTokenNotFound)
+	})
 }
 
 func TestMigrateRefusesTablesOfANewerRelease(t *testing.T) {

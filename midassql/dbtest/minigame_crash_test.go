@@ -46,12 +46,26 @@ func TestMiniGameServersCrash(t *testing.T) {
 func TestTheMiniGameProofSeesWhatIsLostOrDoubled(t *testing.T) {
 	for fault, want := range map[string]string{writeBehind: "lost", grantOutside: "doubled"} {
 		t.Run(fault, func(t *testing.T) {
-			on(t, func(t *testing.T, db *database) {
-				err := crashMiniGame(t, db, fault, 300, 10)
-				var wrong *ledgerError
-				require.ErrorAs(t, err, &wrong)
-				require.NotZero(t, map[string]int{"lost": wrong.lost, "doubled": wrong.doubled}[want], err)
-			}, midassql.PostgreSQL, midassql.MySQL)
+			// A kill does not always hit the moment that matters.
+			tried, seen := make(map[midassql.Dialect]bool), make(map[midassql.Dialect]int)
+			for round := 0; round == 0 || round < 10 && len(seen) < len(tried); round++ {
+				on(t, func(t *testing.T, db *database) {
+					tried[db.dialect] = true
+					if seen[db.dialect] > 0 {
+						return
+					}
+					var wrong *ledgerError
+					if err := crashMiniGame(t, db, fault, 300, 10); err != nil {
+						require.ErrorAs(t, err, &wrong)
+						if n := map[string]int{"lost": wrong.lost, "doubled": wrong.doubled}[want]; n > 0 {
+							seen[db.dialect] = n
+						}
+					}
+				}, midassql.PostgreSQL, midassql.MySQL)
+			}
+			for dialect := range tried {
+				require.NotZero(t, seen[dialect], "%s: none was %s", dialect, want)
+			}
 		})
 	}
 }

@@ -197,6 +197,37 @@ func TestRefunds(t *testing.T) {
 		require.NoError(t, s.ledger.Refund(t.Context(), refund("R6", func(r *minigame.Refund) { r.OutTradeNo, r.Failed = part.OutTradeNo, true })))
 		require.Equal(t, 1, waiting())
 		require.Equal(t, []string{"R1 granted=false", "R2 granted=false", "R3 granted=true", "R4 granted=false", "R6 granted=false"}, s.refunds)
+
+		// The players are restored from a backup.
+		require.NoError(t, inbox.Done(t.Context(), "ANNA", appID+"/0/"+part.OutTradeNo))
+		parts := s.order(t, "ANNA", minigame.Live)
+		require.NoError(t, s.ledger.Deliver(t.Context(), delivery(parts)))
+		require.NoError(t, inbox.Done(t.Context(), "ANNA", appID+"/0/"+parts.OutTradeNo))
+		for _, id := range []string{"P1", "P2"} {
+			require.NoError(t, s.ledger.Refund(t.Context(), refund(id, func(r *minigame.Refund) { r.OutTradeNo, r.Amount = parts.OutTradeNo, 600 })))
+		}
+		put, err := inbox.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Hour)})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, put, "what was refunded in full stays done")
+		for p, err := range s.store.Payments(t.Context(), midassql.Query{State: midassql.Waiting}) {
+			require.NoError(t, err)
+			require.Equal(t, appID+"/0/"+part.OutTradeNo, p.BillNo)
+		}
+
+		// Nobody knows whether the player of a broken payment has the items.
+		db.must(t, "UPDATE deliveries SET state = 3 WHERE state = 0")
+		require.NoError(t, s.ledger.Refund(t.Context(), refund("R7", func(r *minigame.Refund) { r.OutTradeNo = done.OutTradeNo })))
+		require.NoError(t, s.ledger.Refund(t.Context(), refund("R8", func(r *minigame.Refund) { r.OutTradeNo, r.Failed = done.OutTradeNo, true })))
+		require.Equal(t, []string{"R7 granted=true", "R8 granted=true"}, s.refunds[len(s.refunds)-2:])
+
+		// Two parts are all of it, and it still waits.
+		again := s.order(t, "ANNA", minigame.Live)
+		require.NoError(t, s.ledger.Deliver(t.Context(), delivery(again)))
+		require.Equal(t, 2, waiting())
+		require.NoError(t, s.ledger.Refund(t.Context(), refund("R9", func(r *minigame.Refund) { r.OutTradeNo, r.Amount = again.OutTradeNo, 500 })))
+		require.Equal(t, 2, waiting())
+		require.NoError(t, s.ledger.Refund(t.Context(), refund("R10", func(r *minigame.Refund) { r.OutTradeNo, r.Amount = again.OutTradeNo, 700 })))
+		require.Equal(t, 1, waiting())
 	})
 }
 

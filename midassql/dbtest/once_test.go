@@ -102,6 +102,25 @@ func TestUnknownTokens(t *testing.T) {
 		require.ErrorIs(t, err, midas.ErrTokenNotFound)
 		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM deliveries"))
 
+		// While a callback is young, the database's node may only be behind.
+		called := paid("player", "not there yet", "-2")
+		at := func(age time.Duration) midas.DeliverFunc {
+			now := func() time.Time { return called.Time.Add(age) }
+			return db.store(t, midassql.Options{Now: now}).Once(db.grant)
+		}
+		for _, age := range []time.Duration{-time.Hour, 0, 10*time.Second - 1} {
+			err := at(age)(t.Context(), called)
+			require.ErrorIs(t, err, midassql.ErrNoOrder)
+			require.Equal(t, 1, midas.ReplyTo(err).Ret())
+		}
+		err = at(10*time.Second)(t.Context(), called)
+		require.ErrorIs(t, err, midas.ErrTokenNotFound)
+		require.Equal(t, 3, midas.ReplyTo(err).Ret())
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM deliveries"))
+		ordered(t, store, "player", "not there yet")
+		require.NoError(t, at(time.Second)(t.Context(), called))
+		db.must(t, "DELETE FROM items")
+
 		// The app placed the order itself: only where an option says so.
 		deliver := db.store(t, midassql.Options{AcceptAppOrders: true}).Once(db.grant)
 		require.NoError(t, deliver(t.Context(), paid("player", "the app's", "-1")))
@@ -323,12 +342,21 @@ func TestSerialisationFailuresAreTriedAgain(t *testing.T) {
 			const payments = 12
 			store := db.store(t, midassql.Options{})
 			db.must(t, "INSERT INTO items (openid, billno, item, quantity) VALUES ('player', '', 'purse', 0)")
-			var tries atomic.Int32
+			twoHaveRead := make(chan struct{})
+			var tries, reading atomic.Int32
 			deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
 				tries.Add(1)
 				var purse int
 				if err := tx.QueryRowContext(ctx, db.sql("SELECT quantity FROM items WHERE item = 'purse'")).Scan(&purse); err != nil {
 					return err
+				}
+				if reading.Add(1) == 2 {
+					close(twoHaveRead)
+				}
+				select {
+				case <-twoHaveRead:
+				case <-ctx.Done():
+					return ctx.Err()
 				}
 				_, err := tx.ExecContext(ctx, db.sql("UPDATE items SET quantity = ? WHERE item = 'purse'"), purse+1)
 				return err

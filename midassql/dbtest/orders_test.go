@@ -3,10 +3,13 @@ package dbtest
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -201,6 +204,7 @@ func TestUnpaidOrdersAndPurge(t *testing.T) {
 		require.NoError(t, deliver(t.Context(), paid("player", "paid30", "-paid30")))
 		require.Equal(t, 5, db.count(t, "SELECT COUNT(*) FROM items"))
 		err = deliver(t.Context(), paid("player", "unpaid30", "-late"))
+		require.ErrorIs(t, err, midassql.ErrNoOrder)
 		require.ErrorContains(t, err, "purged")
 		require.Equal(t, 1, midas.ReplyTo(err).Ret(), "never ret 3: the player has paid")
 		purged, err = store.Purge(t.Context(), 9*day)
@@ -258,6 +262,106 @@ func TestPurgeStopsBetweenBatches(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.EqualValues(t, 500, purged, "what was purged is told")
 	require.Equal(t, 734, db.count(t, "SELECT COUNT(*) FROM orders"))
+
+	line.exec = nil
+	purged, err = store.Purge(t.Context(), 7*24*time.Hour)
+	require.NoError(t, err)
+	require.EqualValues(t, 734, purged, "the next one goes on where it stopped")
+}
+
+// A batch whose commit was refused is run again, and not passed over.
+func TestPurgeRunsARefusedBatchAgain(t *testing.T) {
+	t.Parallel()
+	db, line := lossy(t)
+	store := db.store(t, midassql.Options{Classify: classifySerialisation})
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	for i := range 700 { // each in a second of its own
+		_, err := tx.Exec(db.sql("INSERT INTO orders (token, openid, zone, items, metadata, max_quantity, saved_at) VALUES (?, 'player', '1', 'gem*1*1', '', 0, ?)"), fmt.Sprint("token", i), 1704067200+i)
+		require.NoError(t, err)
+	}
+	require.NoError(t, tx.Commit())
+	refused := false
+	line.commit = func(tx driver.Tx) error {
+		if !refused && strings.HasPrefix(line.statements[len(line.statements)-1], "DELETE") {
+			refused = true
+			return errors.Join(tx.Rollback(), serialisation{})
+		}
+		return tx.Commit()
+	}
+	purged, err := store.Purge(t.Context(), 7*24*time.Hour)
+	require.NoError(t, err)
+	require.True(t, refused)
+	require.EqualValues(t, 700, purged)
+}
+
+// Two Purges at once: the one that is left with nothing to delete does not stop before the end.
+func TestTwoPurgesAtOnce(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		db.manyUnpaid(t, 5000)
+		var purges sync.WaitGroup
+		var purged atomic.Int64
+		for range 2 {
+			purges.Go(func() {
+				n, err := store.Purge(t.Context(), 7*24*time.Hour)
+				assert.NoError(t, err)
+				assert.Zero(t, db.count(t, "SELECT COUNT(*) FROM orders"), "it ended with orders left")
+				purged.Add(n)
+			})
+		}
+		purges.Wait()
+		require.EqualValues(t, 5000, purged.Load())
+	})
+}
+
+// What comes into the table late, or was saved while a clock was wrong, goes with the next Purge.
+func TestPurgeFindsWhatCameLate(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		c := &clock{Time: time.Date(2024, 2, 8, 12, 0, 0, 0, time.UTC)}
+		store := db.store(t, midassql.Options{Now: c.now})
+		purge := func() int64 {
+			n, err := store.Purge(t.Context(), 7*24*time.Hour)
+			require.NoError(t, err)
+			return n
+		}
+		require.Zero(t, purge())
+		c.Time = c.Time.Add(-7*24*time.Hour - 12*time.Hour)
+		ordered(t, store, "player", "late")
+		c.Time = c.Time.Add(7*24*time.Hour + 12*time.Hour)
+		require.EqualValues(t, 1, purge())
+
+		c.Time = c.Time.Add(365 * 24 * time.Hour) // wrong by a year
+		require.Zero(t, purge())
+		c.Time = c.Time.Add(-365 * 24 * time.Hour)
+		ordered(t, store, "player", "token")
+		c.Time = c.Time.Add(7 * 24 * time.Hour)
+		require.EqualValues(t, 1, purge())
+	})
+}
+
+// Nor does a Purge that finds nothing make an unknown token doubtful.
+func TestPurgeLeavesWhatWaits(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		c := &clock{Time: time.Date(2024, 2, 8, 12, 0, 0, 0, time.UTC)}
+		store := db.store(t, midassql.Options{Now: c.now})
+		inbox := store.Inbox(midassql.InboxOptions{})
+		db.stored(t, store, inbox, "player", "-1")
+		purged, err := store.Purge(t.Context(), 7*24*time.Hour)
+		require.NoError(t, err)
+		require.Zero(t, purged)
+		require.ErrorIs(t, inbox.Deliver(t.Context(), paid("player", "unknown", "-2")), midas.ErrTokenNotFound)
+
+		c.Time = c.Time.Add(365 * 24 * time.Hour)
+		purged, err = store.Purge(t.Context(), 7*24*time.Hour)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, purged)
+		require.ErrorIs(t, inbox.Deliver(t.Context(), paid("player", "unknown", "-2")), midassql.ErrNoOrder)
+		require.Equal(t, []string{"-1"}, waiting(t, inbox, "player"), "the payment waits on")
+	})
 }
 
 // The key look-ups of a callback must not read the whole table.

@@ -69,6 +69,14 @@ func TestLookUps(t *testing.T) {
 			require.Equal(t, "token5", o.Token)
 		}
 
+		inbox := store.Inbox(midassql.InboxOptions{})
+		db.stored(t, store, inbox, "away", "-waits")
+		require.Equal(t, []string{"-waits"}, payments(t, store, midassql.Query{State: midassql.Waiting}))
+		require.Equal(t, []string{"-waits"}, payments(t, store, midassql.Query{State: midassql.Waiting, From: noon}))
+		require.Empty(t, payments(t, store, midassql.Query{State: midassql.Waiting, From: noon.Add(24 * time.Hour)}))
+		require.Empty(t, payments(t, store, midassql.Query{State: midassql.Waiting, To: noon}))
+		require.Empty(t, payments(t, store, midassql.Query{State: midassql.Stuck}))
+
 		for _, q := range []midassql.Query{{}, {From: noon}, {To: noon}, {State: midassql.Done}, {OpenID: "player0", State: "lost"}} {
 			for _, err := range store.Payments(t.Context(), q) {
 				require.ErrorContains(t, err, "Query", "%+v", q)
@@ -127,11 +135,8 @@ func TestLookUpsOfSeveralPages(t *testing.T) {
 func TestStatementsUseTheirIndexes(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
-		var seen recorder
-		db.store(t, midassql.Options{})
+		recorded, seen := db.recordedStore(t)
 		db.fill(t, 20_000)
-		recorded, err := midassql.New(seen.between(db), db.dialect, midassql.Options{TablePrefix: db.prefix})
-		require.NoError(t, err)
 		ordered(t, recorded, "player", "token")
 		require.NoError(t, recorded.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
 		require.NoError(t, recorded.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
@@ -145,11 +150,11 @@ func TestStatementsUseTheirIndexes(t *testing.T) {
 		require.Equal(t, []string{"-3"}, waiting(t, inbox, "player"))
 		require.NoError(t, inbox.Fail(t.Context(), "player", "-3", midassql.ErrNotNow))
 		require.NoError(t, inbox.Cancel(t.Context(), "player", "-3", ""))
-		_, err = inbox.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Second)})
+		_, err := inbox.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Second)})
 		require.NoError(t, err)
 		day := time.Unix(1707393600, 0)
 		for _, q := range []midassql.Query{{OpenID: "player7"}, {Token: "token7"}, {Metadata: "metadata7"}, {From: day, To: day.Add(time.Minute)},
-			{BillNo: "-7"}, {OpenID: "player7", From: day}} {
+			{BillNo: "-7"}, {OpenID: "player7", From: day}, {OpenID: "player7", State: midassql.Stuck}} {
 			payments(t, recorded, q)
 			for range recorded.Orders(t.Context(), q) {
 			}
@@ -169,13 +174,16 @@ func TestStatementsUseTheirIndexes(t *testing.T) {
 				continue
 			}
 			for _, table := range []string{"deliveries", "orders", "inbox"} {
-				if table == "inbox" && strings.Contains(statement.query, "stuck = 0 WHERE stuck = 1") {
+				if table == "inbox" && (strings.Contains(statement.query, "stuck = 0 WHERE stuck = 1") || strings.HasPrefix(statement.query, "SELECT openid, billno FROM "+db.prefix+"inbox WHERE")) {
 					continue // Retry, a person's call, reads all that waits
 				}
 				if table == "inbox" && strings.Contains(statement.query, "LEFT JOIN") || strings.HasPrefix(statement.query, "DELETE") && strings.Contains(statement.query, " IN (") {
 					continue // so many of its rows are wanted that reading all of this small table is right
 				}
 				assert.NotContains(t, db.scanned(t, statement), db.prefix+table, "reads all of it: %s", statement.query)
+			}
+			for _, alias := range []string{"w", "other"} { // in claims
+				assert.NotContains(t, db.scanned(t, statement), alias, "reads all of it: %s", statement.query)
 			}
 			checked++
 		}
@@ -189,23 +197,42 @@ func (db *database) fill(t testing.TB, n int) {
 	if n == 0 {
 		return
 	}
-	series := map[midassql.Dialect]string{
+	series, text := db.series(n)
+	db.must(t, "INSERT INTO orders (token, openid, zone, items, metadata, max_quantity, saved_at) SELECT "+
+		text("token")+", "+text("player")+", '1', 'gem60*60*2', "+text("metadata")+", 0, 1707393600 + i FROM "+series)
+	db.must(t, "INSERT INTO deliveries (openid, billno, token, zone, items, charged, called_at, granted_at, metadata, done_ms) SELECT "+
+		text("player")+", "+text("-")+", "+text("token")+", '1', 'gem60*60*2', 1200, 1707393600 + i, 1707393600 + i, "+text("metadata")+", 1707393600000 + 1000 * i FROM "+series)
+	db.must(t, "INSERT INTO inbox (openid, billno, zone, base, stored_ms, due_ms) SELECT "+
+		text("player")+", "+text("-")+", "+text("zone")+", "+text("zone")+", 1707393600000, 99999999999999 FROM "+series+" WHERE i <= 2000")
+	db.analyze(t)
+}
+
+// waitElsewhere has n payments waiting for zone 2, which nobody works on: all of them due, before any
+// other one.
+func (db *database) waitElsewhere(t testing.TB, n int) {
+	t.Helper()
+	series, text := db.series(n)
+	db.must(t, "INSERT INTO inbox (openid, billno, zone, base, stored_ms, due_ms) SELECT "+text("absent")+", "+text("-")+", '2', '2', 1, i FROM "+series)
+	db.analyze(t)
+}
+
+// series returns a table with a column i from 1 to n, and how a text that ends with i is written.
+func (db *database) series(n int) (series string, text func(string) string) {
+	series = map[midassql.Dialect]string{
 		midassql.PostgreSQL: fmt.Sprintf("(SELECT i FROM generate_series(1::bigint, %d) AS s(i)) AS series", n),
 		midassql.MySQL:      fmt.Sprintf("(SELECT seq AS i FROM seq_1_to_%d) AS series", n),
 		midassql.SQLite:     fmt.Sprintf("(WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s) AS series", n),
 	}[db.dialect]
-	text := func(name string) string {
+	return series, func(name string) string {
 		if db.dialect == midassql.MySQL {
 			return "CONCAT('" + name + "', i)"
 		}
 		return "'" + name + "' || i"
 	}
-	db.must(t, "INSERT INTO orders (token, openid, zone, items, metadata, max_quantity, saved_at) SELECT "+
-		text("token")+", "+text("player")+", '1', 'gem60*60*2', "+text("metadata")+", 0, 1707393600 + i FROM "+series)
-	db.must(t, "INSERT INTO deliveries (openid, billno, token, zone, items, charged, called_at, granted_at, metadata, done_ms) SELECT "+
-		text("player")+", "+text("-")+", "+text("token")+", '1', 'gem60*60*2', 1200, 1707393600 + i, 1707393600 + i, "+text("metadata")+", 1707393600000 + 1000 * i FROM "+series)
-	db.must(t, "INSERT INTO inbox (openid, billno, zone, stored_ms, due_ms) SELECT "+
-		text("player")+", "+text("-")+", "+text("zone")+", 1707393600000, 99999999999999 FROM "+series+" WHERE i <= 2000")
+}
+
+func (db *database) analyze(t testing.TB) {
+	t.Helper()
 	for _, table := range []string{"orders", "deliveries", "inbox"} {
 		analyze := map[midassql.Dialect]string{midassql.PostgreSQL: "VACUUM ANALYZE ", midassql.MySQL: "ANALYZE TABLE ", midassql.SQLite: "ANALYZE "}[db.dialect]
 		_, err := db.Exec(analyze + db.prefix + table)
@@ -216,22 +243,13 @@ func (db *database) fill(t testing.TB, n int) {
 // scanned returns the tables that a statement reads from end to end.
 func (db *database) scanned(t *testing.T, statement recorded) (tables []string) {
 	t.Helper()
-	explain := map[midassql.Dialect]string{midassql.PostgreSQL: "EXPLAIN (FORMAT JSON) ", midassql.MySQL: "EXPLAIN FORMAT=JSON ", midassql.SQLite: "EXPLAIN QUERY PLAN "}[db.dialect]
-	rows, err := db.Query(explain+statement.query, statement.args...)
-	require.NoError(t, err, statement.query)
-	defer rows.Close()
-	for rows.Next() {
+	for _, plan := range db.plan(t, statement) {
 		if db.dialect == midassql.SQLite {
-			var id, parent, unused int
-			var detail string
-			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			if words := strings.Fields(detail); words[0] == "SCAN" && !strings.Contains(detail, "USING") {
+			if words := strings.Fields(plan); words[0] == "SCAN" && !strings.Contains(plan, "USING") {
 				tables = append(tables, words[1])
 			}
 			continue
 		}
-		var plan string
-		require.NoError(t, rows.Scan(&plan))
 		var tree any
 		require.NoError(t, json.Unmarshal([]byte(plan), &tree))
 		visit(tree, func(node map[string]any) {
@@ -243,8 +261,58 @@ func (db *database) scanned(t *testing.T, statement recorded) (tables []string) 
 			}
 		})
 	}
-	require.NoError(t, rows.Err())
 	return tables
+}
+
+// plan returns the lines of what EXPLAIN says: SQLite's steps, or one tree in JSON.
+func (db *database) plan(t *testing.T, statement recorded) (lines []string) {
+	t.Helper()
+	explain := map[midassql.Dialect]string{midassql.PostgreSQL: "EXPLAIN (FORMAT JSON) ", midassql.MySQL: "EXPLAIN FORMAT=JSON ", midassql.SQLite: "EXPLAIN QUERY PLAN "}[db.dialect]
+	rows, err := db.Query(explain+statement.query, statement.args...)
+	require.NoError(t, err, statement.query)
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if db.dialect == midassql.SQLite {
+			var id, parent, unused int
+			require.NoError(t, rows.Scan(&id, &parent, &unused, &line))
+		} else {
+			require.NoError(t, rows.Scan(&line))
+		}
+		lines = append(lines, line)
+	}
+	require.NoError(t, rows.Err())
+	return lines
+}
+
+// A zone that is down for long costs the others nothing: their claims do not walk over what is
+// due there.
+func TestClaimsDoNotReadOtherZones(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		recorded, seen := db.recordedStore(t)
+		db.waitElsewhere(t, 20_000)
+		ordered(t, recorded, "player", "token")
+		index := map[midassql.Dialect]string{midassql.PostgreSQL: `"Index Name": "`, midassql.MySQL: `"key": "`, midassql.SQLite: "USING INDEX "}[db.dialect]
+		for _, zones := range [][]string{{"1"}, {"1_7", "3"}} { // the second one for the roles 7 of zone 1
+			inbox := recorded.Inbox(midassql.InboxOptions{Zones: zones})
+			require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", "-"+zones[0], func(d *midas.Delivery) { d.ZoneID = zones[0] })))
+			require.Equal(t, []string{"-" + zones[0]}, worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return nil }))
+		}
+		checked := 0
+		for _, statement := range seen.statements() {
+			if strings.Contains(statement.query, " w WHERE due_ms <= ") {
+				plan := strings.Join(db.plan(t, statement), "\n")
+				assert.Contains(t, plan, index+db.prefix+"inbox_base", "it walks over all that is due")
+				checked++
+			}
+		}
+		require.NotZero(t, checked)
+		if db.dialect == midassql.PostgreSQL { // EXPLAIN shows no plan that is kept for any zone
+			require.True(t, seen.has("force_custom_plan"))
+			require.True(t, seen.has("'jit', 'off'"))
+		}
+	})
 }
 
 func visit(tree any, see func(map[string]any)) {
@@ -329,7 +397,7 @@ func TestArchivedPaymentsAreNotGrantedAgain(t *testing.T) {
 			token := fmt.Sprint("token", appOrders)
 			ordered(t, store, "player", token)
 			require.NoError(t, deliver(t.Context(), paid("player", token, "-"+token)))
-			db.must(t, "UPDATE deliveries SET items = '', metadata = '', pay_method = '', platform = '', app_id = '', note = '' WHERE granted_at < ? AND state = 0", time.Now().Unix()+10)
+			db.must(t, "UPDATE deliveries SET items = '', metadata = '', pay_method = '', platform = '', app_id = '', note = '' WHERE granted_at < ? AND state = 0 AND (done_ms IS NULL OR done_ms < ?)", time.Now().Unix()+10, time.Now().Unix()*1000)
 			db.must(t, "DELETE FROM orders")
 			granted := db.count(t, "SELECT COUNT(*) FROM items")
 			require.NoError(t, deliver(t.Context(), paid("player", token, "-"+token)))

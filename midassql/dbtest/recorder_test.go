@@ -4,13 +4,29 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"slices"
+	"strings"
 	"sync"
+	"testing"
+
+	"github.com/midas-go/midas/midassql"
+	"github.com/stretchr/testify/require"
 )
 
 // A recorder is a database/sql driver in front of another one that remembers the statements.
 type recorder struct {
 	mu   sync.Mutex
 	seen []recorded
+}
+
+// recordedStore returns a Store whose statements are recorded.
+func (db *database) recordedStore(t *testing.T) (*midassql.Store, *recorder) {
+	t.Helper()
+	db.store(t, midassql.Options{})
+	seen := new(recorder)
+	store, err := midassql.New(seen.between(db), db.dialect, midassql.Options{TablePrefix: db.prefix})
+	require.NoError(t, err)
+	return store, seen
 }
 
 // between returns a pool to db whose statements are recorded.
@@ -30,6 +46,17 @@ func (r *recorder) statements() (all []recorded) {
 		}
 	}
 	return all
+}
+
+func (r *recorder) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = nil
+}
+
+// has reports whether a statement with such a part was run.
+func (r *recorder) has(part string) bool {
+	return slices.ContainsFunc(r.statements(), func(s recorded) bool { return strings.Contains(s.query, part) })
 }
 
 type recordingConnector struct {

@@ -8,10 +8,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
 )
@@ -125,11 +128,17 @@ func (m *mariaDB) makeReplica(t *testing.T) {
 	require.NoError(t, err)
 	execute(t, db, fmt.Sprintf("CHANGE MASTER TO master_host = '%s', master_port = %s, master_user = 'root', master_use_gtid = slave_pos, master_connect_retry = 1", host, port),
 		"START SLAVE")
-	primary := openMySQL(t, mysqlDSN(m.primary.address, "", ""))
-	eventually(t, "the replica to follow", func() error {
+	m.awaitReplicas(t, "1")
+}
+
+// awaitReplicas waits until the primary knows of n replicas that acknowledge.
+func (m *mariaDB) awaitReplicas(t *testing.T, n string) {
+	t.Helper()
+	db := openMySQL(t, mysqlDSN(m.primary.address, "", ""))
+	eventually(t, n+" replicas", func() error {
 		var name, clients string
-		err := primary.QueryRowContext(t.Context(), "SHOW STATUS LIKE 'Rpl_semi_sync_master_clients'").Scan(&name, &clients)
-		if err == nil && clients != "1" {
+		err := db.QueryRowContext(t.Context(), "SHOW STATUS LIKE 'Rpl_semi_sync_master_clients'").Scan(&name, &clients)
+		if err == nil && clients != n {
 			err = errors.New(clients + " replicas")
 		}
 		return err
@@ -150,7 +159,7 @@ func (m *mariaDB) failover(t *testing.T) {
 func (m *mariaDB) promote(t *testing.T) {
 	t.Helper()
 	m.primary.kill()
-	m.replication.lead("127.0.0.1:1") // nobody
+	m.replication.lead(nobody)
 	m.replication.resume()
 	db := openMySQL(t, mysqlDSN(m.replica.address, "", ""))
 	execute(t, db, "STOP SLAVE IO_THREAD")
@@ -180,6 +189,9 @@ func (m *mariaDB) writers(t *testing.T) (writers []*writer) {
 
 const practicallyForever = time.Hour
 
+// nobody is an address where nobody listens.
+const nobody = "127.0.0.1:1"
+
 func TestMariaDB(t *testing.T) {
 	m := startMariaDB(t, practicallyForever)
 	writers := m.writers(t)
@@ -200,31 +212,151 @@ func TestMariaDBLosesWithSemiSyncTimeout(t *testing.T) {
 	require.NotZero(t, r.lost, "nothing was lost: the proof would not see a loss")
 }
 
+// The primary has no replica for a while. Waiting for the one that may come is the default.
+func TestMariaDBWithoutItsReplica(t *testing.T) {
+	m := startMariaDB(t, practicallyForever)
+	requireExactlyOnce(t, m.withoutReplica(t))
+}
+
+// The counter-example: without a replica the primary does not wait, whatever the timeout.
+func TestMariaDBLosesWithoutWaitNoSlave(t *testing.T) {
+	m := startMariaDB(t, practicallyForever)
+	execute(t, openMySQL(t, mysqlDSN(m.primary.address, "", "")), "SET GLOBAL rpl_semi_sync_master_wait_no_slave = OFF")
+	r := m.withoutReplica(t)
+	require.NotZero(t, r.lost, "nothing was lost: the proof would not see a loss")
+}
+
+// withoutReplica disconnects the replica for a while, and promotes it. The replica takes its leave:
+// a primary with a broken connection notices nothing until it has something to send.
+func (m *mariaDB) withoutReplica(t *testing.T) result {
+	t.Helper()
+	return during(t, m.writers(t), func() {
+		execute(t, openMySQL(t, mysqlDSN(m.replica.address, "", "")), "STOP SLAVE IO_THREAD")
+		m.awaitReplicas(t, "0")
+		pause(t.Context(), stalled)
+		m.replication.stall()
+		m.promote(t)
+	})
+}
+
 // A commit that waits for the replica is ended by an administrator: it succeeds.
 func TestMariaDBLosesWithKillQuery(t *testing.T) {
 	m := startMariaDB(t, practicallyForever)
 	writers := m.writers(t)
-	token, err := saveUntilDone(t.Context(), writers, 0)
-	require.NoError(t, err)
-	admin := openMySQL(t, mysqlDSN(m.primary.address, "", ""))
-
-	m.replication.stall()
-	answer := make(chan error)
-	go func() { answer <- writers[0].deliver(context.Background(), payment(0, token)) }()
-	eventually(t, "a commit that waits", func() error {
-		var id int
-		err := admin.QueryRowContext(t.Context(), `SELECT id FROM information_schema.processlist
-			WHERE command = 'Query' AND state LIKE 'Waiting for semi-sync ACK%'`).Scan(&id)
-		if err == nil {
-			_, err = admin.ExecContext(t.Context(), fmt.Sprint("KILL QUERY ", id))
-		}
-		return err
-	})
-	err = <-answer
+	err := m.whileCommitWaits(t, writers[0], 0, "KILL QUERY ")
 	m.promote(t)
 	require.NoError(t, err, "a killed commit is an error now: docs/databases.md says otherwise")
 	r := compare(t, writers, map[int]error{0: err})
 	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
+}
+
+// Its connection is ended, or the server's own limit for statements passes: there is no OK.
+func TestMariaDBKillsAConnection(t *testing.T) {
+	m := startMariaDB(t, practicallyForever)
+	m.writers(t)
+	for i, test := range []struct{ more, statement string }{{"", "KILL "}, {"&max_statement_time=0.2", ""}} {
+		t.Run(test.statement+test.more, func(t *testing.T) {
+			w := newWriter(t, openMySQL(t, mysqlDSN(m.front.address, "game", test.more)), midassql.MySQL, false)
+			err := m.whileCommitWaits(t, w, i, test.statement)
+			t.Log(err)
+			require.Error(t, err)
+			m.replication.resume()
+		})
+	}
+}
+
+// whileCommitWaits stalls the replica, and ends the commit of payment i by a statement with the
+// number of its connection. It returns what the callback was answered.
+func (m *mariaDB) whileCommitWaits(t *testing.T, w *writer, i int, statement string) error {
+	t.Helper()
+	token, err := saveUntilDone(t.Context(), []*writer{w}, i)
+	require.NoError(t, err)
+	admin := openMySQL(t, mysqlDSN(m.primary.address, "", ""))
+	m.replication.stall()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- w.deliver(ctx, payment(i, token)) }()
+	eventually(t, "a commit that waits", func() error {
+		var id int
+		err := admin.QueryRowContext(t.Context(), `SELECT id FROM information_schema.processlist
+			WHERE command = 'Query' AND state LIKE 'Waiting for semi-sync ACK%'`).Scan(&id)
+		if err == nil && statement != "" {
+			_, err = admin.ExecContext(t.Context(), fmt.Sprint(statement, id))
+		}
+		return err
+	})
+	return <-answer
+}
+
+// A game server on the replica: orders are not there yet, and what it grants is not on the primary.
+func TestMariaDBLosesOnAReplica(t *testing.T) {
+	m := startMariaDB(t, practicallyForever)
+	primary := m.writers(t)[:1]
+	db := openMySQL(t, mysqlDSN(m.replica.address, "game", ""))
+	replica := newWriter(t, db, midassql.MySQL, false)
+	execute(t, db, "STOP SLAVE SQL_THREAD") // it is behind
+	token, err := saveUntilDone(t.Context(), primary, 0)
+	require.NoError(t, err)
+	require.ErrorIs(t, replica.call(t.Context(), payment(0, token)), midas.ErrTokenNotFound)
+
+	execute(t, db, "START SLAVE SQL_THREAD")
+	eventually(t, "the order", func() error {
+		var found string
+		return db.QueryRowContext(t.Context(), `SELECT openid FROM midas_orders WHERE token = ?`, token).Scan(&found)
+	})
+	err = replica.call(t.Context(), payment(0, token))
+	require.NoError(t, err)
+	require.Equal(t, 1, compare(t, primary, map[int]error{0: err}).lost, "docs/databases.md says otherwise")
+}
+
+// docs/databases.md has settings to copy: the server knows them.
+func TestMariaDBStartsWithThePagesSettings(t *testing.T) {
+	nodes := newMariaDBNodes(t)
+	for _, page := range []string{"databases.md", "databases.zh-CN.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+		require.NoError(t, err)
+		blocks := strings.Split(string(text), "```")
+		i := slices.IndexFunc(blocks, func(block string) bool { return strings.Contains(block, "\nrpl_semi_sync_master_timeout=") })
+		require.Positive(t, i, page)
+		file := filepath.Join(nodes.account.folder, page+".cnf")
+		require.NoError(t, os.WriteFile(file, []byte("[mariadbd]"+blocks[i]), 0o644))
+		n := nodes.newNode(t)
+		require.Equal(t, "--no-defaults", n.args[1])
+		n.args[1] = "--defaults-file=" + file
+		var timeout int
+		require.NoError(t, startMariaDBNode(t, n).QueryRowContext(t.Context(), "SELECT @@rpl_semi_sync_master_timeout").Scan(&timeout))
+		require.Equal(t, practicallyForever, time.Duration(timeout)*time.Millisecond, page)
+	}
+}
+
+// A power cut, imitated: what the server was not told to flush of the binary log is gone, and at
+// the next start so is what InnoDB had not yet flushed as committed. (A cut that hits later
+// finds it flushed: InnoDB does that once a second.)
+func TestMariaDBLosesWithoutSyncBinlog(t *testing.T) {
+	n := newMariaDBNodes(t).newNode(t, "--sync-binlog=0")
+	execute(t, startMariaDBNode(t, n), "CREATE DATABASE game")
+	db := openMySQL(t, mysqlDSN(n.address, "game", ""))
+	writers := []*writer{newWriter(t, db, midassql.MySQL, false)}
+	createTables(t, writers[0], midassql.MySQL)
+	answered := make(map[int]error)
+	const most = 10
+	for i := range most {
+		token, err := saveUntilDone(t.Context(), writers, i)
+		require.NoError(t, err)
+		var file string
+		var flushed int64
+		var ignore any
+		require.NoError(t, db.QueryRowContext(t.Context(), "SHOW MASTER STATUS").Scan(&file, &flushed, &ignore, &ignore))
+		answered[i] = callUntilDone(t.Context(), writers, payment(i, token))
+		n.kill()
+		require.NoError(t, os.Truncate(filepath.Join(n.data, file), flushed))
+		startMariaDBNode(t, n)
+		if compare(t, writers, answered).lost > 0 {
+			return
+		}
+	}
+	t.Fatal("nothing was lost: docs/databases.md says otherwise")
 }
 
 // Payments of one player at once, each with a grant that changes his balance: none needs
@@ -235,6 +367,9 @@ func TestMariaDBSnapshotIsolation(t *testing.T) {
 	execute(t, startMariaDBNode(t, n), "CREATE DATABASE game")
 	writers := []*writer{newWriter(t, openMySQL(t, mysqlDSN(n.address, "game", "")), midassql.MySQL, false)}
 	createTables(t, writers[0], midassql.MySQL)
+	// Not the time of a callback: on a slow disk five commits one after the other may take longer.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	const at, rounds = 5, 20
 	answered := make(map[int]error)
 	for round := range rounds {
@@ -244,7 +379,7 @@ func TestMariaDBSnapshotIsolation(t *testing.T) {
 			id := (round*at + i) * players // of one player
 			token, err := saveUntilDone(t.Context(), writers, id)
 			require.NoError(t, err)
-			calls.Go(func() { errs[i] = callUntilDone(t.Context(), writers, payment(id, token)) })
+			calls.Go(func() { errs[i] = writers[0].call(ctx, payment(id, token)) })
 		}
 		calls.Wait()
 		for i, err := range errs {
@@ -254,4 +389,32 @@ func TestMariaDBSnapshotIsolation(t *testing.T) {
 	r := compare(t, writers, answered)
 	requireExactlyOnce(t, r)
 	require.Zero(t, r.notOK)
+}
+
+// InnoDB refuses to write at the isolation of a claim where the binary log holds statements. The
+// payment is not lost: it waits until the setting is mended.
+func TestMariaDBHandsNothingOutWithAStatementLog(t *testing.T) {
+	n := newMariaDBNodes(t).newNode(t, "--binlog-format=STATEMENT")
+	execute(t, startMariaDBNode(t, n), "CREATE DATABASE game")
+	w := newWriter(t, openMySQL(t, mysqlDSN(n.address, "game", "")), midassql.MySQL, false)
+	createTables(t, w, midassql.MySQL)
+	token, err := saveUntilDone(t.Context(), []*writer{w}, 0)
+	require.NoError(t, err)
+	require.NoError(t, w.store.Inbox(midassql.InboxOptions{}).Deliver(t.Context(), payment(0, token)))
+	waiting := func(more string) (handed int, err error) {
+		w := newWriter(t, openMySQL(t, mysqlDSN(n.address, "game", more)), midassql.MySQL, false)
+		for d, err := range w.store.Inbox(midassql.InboxOptions{}).Waiting(t.Context(), player(0)) {
+			if err != nil {
+				return handed, err
+			}
+			require.Equal(t, billNo(0), d.BillNo)
+			handed++
+		}
+		return handed, nil
+	}
+	_, err = waiting("")
+	require.ErrorContains(t, err, "BINLOG_FORMAT", "docs/databases.md says otherwise")
+	handed, err := waiting("&binlog_format=MIXED")
+	require.NoError(t, err)
+	require.Equal(t, 1, handed)
 }

@@ -3,6 +3,7 @@ package failovertest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -213,21 +214,77 @@ func (p *postgreSQL) repeats(t *testing.T, writers []*writer, first int) result 
 func TestPostgreSQLLosesWithCancelBackend(t *testing.T) {
 	p := startPostgreSQL(t, true)
 	w := p.writers(t)[0]
-	require.NoError(t, w.store.SaveOrder(t.Context(), order(0), &midas.Order{Token: "token"}))
-	admin := p.open(t, p.primary.address)
-
-	p.replication.stall()
-	answer := make(chan error)
-	go func() { answer <- w.deliver(context.Background(), payment(0, "token")) }()
-	eventually(t, "a commit that waits", func() error {
-		var cancelled bool
-		return admin.QueryRowContext(t.Context(), `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`).Scan(&cancelled)
-	})
-	err := <-answer
+	err := p.whileCommitWaits(t, w, `SELECT pg_cancel_backend(pid)`)
 	p.promote(t)
 	require.NoError(t, err, "a cancelled commit is an error now: docs/databases.md says otherwise")
 	r := compare(t, []*writer{w}, map[int]error{0: err})
 	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
+}
+
+// Its connection is ended: there is no OK.
+func TestPostgreSQLTerminatesABackend(t *testing.T) {
+	p := startPostgreSQL(t, true)
+	require.Error(t, p.whileCommitWaits(t, p.writers(t)[0], `SELECT pg_terminate_backend(pid)`))
+	p.replication.resume()
+}
+
+// whileCommitWaits stalls the standby, and has an administrator select something of the backend whose
+// commit of payment 0 waits for it. It returns what the callback was answered.
+func (p *postgreSQL) whileCommitWaits(t *testing.T, w *writer, selects string) error {
+	t.Helper()
+	require.NoError(t, w.store.SaveOrder(t.Context(), order(0), &midas.Order{Token: "token"}))
+	admin := p.open(t, p.primary.address)
+	p.replication.stall()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- w.deliver(ctx, payment(0, "token")) }()
+	eventually(t, "a commit that waits", func() error {
+		var done bool
+		return admin.QueryRowContext(t.Context(), selects+` FROM pg_stat_activity WHERE wait_event = 'SyncRep'`).Scan(&done)
+	})
+	return <-answer
+}
+
+// For '*' a running copy of the primary is a synchronous standby, while the real one is away: it
+// confirms what it has received by the segment. (Its name is the program's, pg_basebackup.)
+func TestPostgreSQLLosesWithAnyStandby(t *testing.T) {
+	p := startPostgreSQL(t, true)
+	w := p.writers(t)[0]
+	token, err := saveUntilDone(t.Context(), []*writer{w}, 0)
+	require.NoError(t, err)
+	admin := p.open(t, p.primary.address)
+	execute(t, admin, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
+
+	p.replication.lead(nobody)
+	host, port, err := net.SplitHostPort(p.primary.address)
+	require.NoError(t, err)
+	backup := newNode(t, p.account, "backup")
+	backup.args = []string{filepath.Join(p.bin, "pg_basebackup"), "-h", host, "-p", port, "-U", "game", "-D", backup.data, "-c", "fast", "--max-rate=32k"}
+	backup.start(t, func() error {
+		var state string
+		err := admin.QueryRowContext(t.Context(), `SELECT sync_state FROM pg_stat_replication WHERE application_name = 'pg_basebackup' AND state = 'streaming'`).Scan(&state)
+		if err == nil && state != "sync" {
+			err = errors.New(state)
+		}
+		return err
+	})
+	answer := make(chan error, 1)
+	go func() { answer <- w.deliver(context.Background(), payment(0, token)) }()
+	eventually(t, "an answer", func() error {
+		execute(t, admin, `SELECT pg_switch_wal()`) // as after 16 MB, or archive_timeout
+		select {
+		case err = <-answer:
+			return nil
+		default:
+			return errors.New("none yet")
+		}
+	})
+	require.NoError(t, err)
+	backup.kill()
+	p.replication.stall()
+	p.promote(t)
+	require.Equal(t, 1, compare(t, []*writer{w}, map[int]error{0: err}).lost, "the payment is still there: docs/databases.md says otherwise")
 }
 
 // A switchover may leave the old primary up, and read-only. A pool stays with it for as long as
@@ -239,26 +296,31 @@ func TestPostgreSQLPoolLeavesAReadOnlyNode(t *testing.T) {
 	leaves.db.SetConnMaxLifetime(time.Second)
 	createTables(t, stays, midassql.PostgreSQL)
 	require.NoError(t, leaves.db.PingContext(t.Context()))
+	var refused *pgconn.PgError
+	onStandby := newWriter(t, p.open(t, p.standby.address), midassql.PostgreSQL, false)
+	require.ErrorAs(t, onStandby.deliver(t.Context(), payment(0, "token")), &refused, "docs/databases.md says otherwise")
+	require.Equal(t, "25006", refused.Code) // read_only_sql_transaction
 
 	execute(t, p.open(t, p.primary.address), `ALTER SYSTEM SET default_transaction_read_only = on`, `SELECT pg_reload_conf()`)
 	p.account.run(t, filepath.Join(p.bin, "pg_ctl"), "promote", "-w", "-D", p.standby.data)
 	pause(t.Context(), 2*time.Second)
 
-	var refused *pgconn.PgError
+	refused = nil
 	require.ErrorAs(t, stays.payOnce(t.Context(), 0), &refused, "docs/databases.md says otherwise")
-	require.Equal(t, "25006", refused.Code) // read_only_sql_transaction
+	require.Equal(t, "25006", refused.Code)
 	require.NoError(t, leaves.payOnce(t.Context(), 1))
 }
 
 // A context that ends while a commit waits for the standby: drivers cancel the commit, which
-// PostgreSQL ends with success, and lib/pq passes that on.
+// PostgreSQL ends with success, and lib/pq passes that on. (The server's own limit for statements
+// has ended before the commit waits.)
 func TestPostgreSQLContextEndsDuringCommit(t *testing.T) {
 	p := startPostgreSQL(t, true)
 	createTables(t, newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false), midassql.PostgreSQL)
-	for i, driver := range []string{"pgx", "postgres"} { // the latter is lib/pq
-		t.Run(driver, func(t *testing.T) {
-			w := newWriter(t, openPostgreSQL(t, driver, p.url(p.primary.address)), midassql.PostgreSQL, false)
-			token := driver
+	for i, test := range []struct{ driver, more string }{{"pgx", ""}, {"postgres", ""}, {"pgx", "&statement_timeout=200"}} { // postgres is lib/pq
+		t.Run(test.driver+test.more, func(t *testing.T) {
+			w := newWriter(t, openPostgreSQL(t, test.driver, p.url(p.primary.address)+test.more), midassql.PostgreSQL, false)
+			token := fmt.Sprint("token", i)
 			require.NoError(t, w.store.SaveOrder(t.Context(), order(i), &midas.Order{Token: token}))
 			p.replication.stall()
 			defer p.replication.resume()
@@ -295,7 +357,7 @@ func onceByHand(db *sql.DB, dialect midassql.Dialect, selects bool) midas.Delive
 		}
 		if selects {
 			var openID string
-			if err := tx.QueryRowContext(ctx, placeholders(dialect, `SELECT openid FROM midas_orders WHERE token = ?`), d.Token).Scan(&openID); err != nil {
+			if err := tx.QueryRowContext(ctx, placeholders(dialect, `SELECT openid FROM midas_orders WHERE token = ? `+slowly()), d.Token).Scan(&openID); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,15 @@
 -- VARBINARY compares bytes: the default collation ignores case and trailing blanks, and two
 -- players' payments would become one. InnoDB: without transactions nothing is once.
 
+-- Single values: "schema", the version of these tables; "purged", above 0 once an order may have
+-- been deleted; "swept", up to which saved_at the last Purge went; "generation" of Inbox.Retry.
+CREATE TABLE IF NOT EXISTS midas_meta (
+    name  VARBINARY(255) NOT NULL,
+    value BIGINT NOT NULL,
+    PRIMARY KEY (name)
+) ENGINE=InnoDB;
+INSERT IGNORE INTO midas_meta (name, value) VALUES ('purged', 0), ('swept', 0), ('generation', 0);
+
 -- Orders, stored before the player can pay.
 CREATE TABLE IF NOT EXISTS midas_orders (
     token        VARBINARY(255) NOT NULL,
@@ -32,7 +41,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     charged      BIGINT NOT NULL,
     called_at    BIGINT NOT NULL, -- parameter ts of the callback
     granted_at   BIGINT NOT NULL, -- when the row was inserted
-    repeats      BIGINT NOT NULL DEFAULT 0, -- callbacks answered OK after the first
+    repeats      BIGINT NOT NULL DEFAULT 0, -- callbacks answered OK, and settlements, for a payment that was already stored
     mark         BIGINT NOT NULL DEFAULT 0, -- of the transaction that inserted the row
     state        INT NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled, 3: broken
     generation   BIGINT NOT NULL DEFAULT 0, -- of Inbox.Retry
@@ -43,7 +52,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     platform     VARBINARY(255) NOT NULL DEFAULT '',
     provide_type BIGINT NOT NULL DEFAULT 0,
     settled_by   VARBINARY(255) NOT NULL DEFAULT '', -- who settled it by hand; empty: a callback came
-    note         VARBINARY(255) NOT NULL DEFAULT '', -- why it was settled or cancelled
+    note         VARBINARY(255) NOT NULL DEFAULT '', -- why it was settled, cancelled or broken
     PRIMARY KEY (openid, billno),
     KEY midas_deliveries_token (token),
     KEY midas_deliveries_granted_at (granted_at),
@@ -58,6 +67,7 @@ CREATE TABLE IF NOT EXISTS midas_inbox (
     openid     VARBINARY(255) NOT NULL,
     billno     VARBINARY(255) NOT NULL,
     zone       VARBINARY(255) NOT NULL, -- which worker takes it: the payment's, unless it was moved
+    base       VARBINARY(255) NOT NULL, -- zone up to its first "_", for the index
     stored_ms  BIGINT NOT NULL,
     due_ms     BIGINT NOT NULL, -- not handed out before, but at login
     lease_ms   BIGINT NOT NULL DEFAULT 0, -- end of the lease; 0: none
@@ -69,7 +79,8 @@ CREATE TABLE IF NOT EXISTS midas_inbox (
     stuck      INT NOT NULL DEFAULT 0, -- 1: failed for 72 h
     last_error VARBINARY(255) NOT NULL DEFAULT '',
     PRIMARY KEY (openid, billno),
-    KEY midas_inbox_due (due_ms)
+    KEY midas_inbox_due (due_ms),
+    KEY midas_inbox_base (base, due_ms)
 ) ENGINE=InnoDB;
 
 -- The zones that workers have named.
@@ -87,14 +98,8 @@ CREATE TABLE IF NOT EXISTS midas_refunds (
     amount    BIGINT NOT NULL,
     noted_at  BIGINT NOT NULL,
     repeats   BIGINT NOT NULL DEFAULT 0,
-    PRIMARY KEY (refund_id)
+    PRIMARY KEY (refund_id),
+    KEY midas_refunds_payment (openid, billno)
 ) ENGINE=InnoDB;
 
--- Single values: "schema", the version of these tables; "purged", up to which saved_at orders
--- were deleted; "generation" of Inbox.Retry.
-CREATE TABLE IF NOT EXISTS midas_meta (
-    name  VARBINARY(255) NOT NULL,
-    value BIGINT NOT NULL,
-    PRIMARY KEY (name)
-) ENGINE=InnoDB;
-INSERT IGNORE INTO midas_meta (name, value) VALUES ('purged', 0), ('generation', 0), ('schema', 2);
+INSERT IGNORE INTO midas_meta (name, value) VALUES ('schema', 2);

@@ -3,6 +3,15 @@
 -- folder from-0.1 first. Times ending in _ms are unix milliseconds, the others unix seconds;
 -- money is fen.
 
+-- Single values: "schema", the version of these tables; "purged", above 0 once an order may have
+-- been deleted; "swept", up to which saved_at the last Purge went; "generation" of Inbox.Retry.
+CREATE TABLE IF NOT EXISTS midas_meta (
+    name  text COLLATE "C" NOT NULL,
+    value bigint NOT NULL,
+    PRIMARY KEY (name)
+);
+INSERT INTO midas_meta (name, value) VALUES ('purged', 0), ('swept', 0), ('generation', 0) ON CONFLICT DO NOTHING;
+
 -- Orders, stored before the player can pay.
 CREATE TABLE IF NOT EXISTS midas_orders (
     token        text COLLATE "C" NOT NULL,
@@ -29,7 +38,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     charged      bigint NOT NULL,
     called_at    bigint NOT NULL, -- parameter ts of the callback
     granted_at   bigint NOT NULL, -- when the row was inserted
-    repeats      bigint NOT NULL DEFAULT 0, -- callbacks answered OK after the first
+    repeats      bigint NOT NULL DEFAULT 0, -- callbacks answered OK, and settlements, for a payment that was already stored
     mark         bigint NOT NULL DEFAULT 0, -- of the transaction that inserted the row
     state        integer NOT NULL DEFAULT 0, -- 0: done, 1: waiting in midas_inbox, 2: cancelled, 3: broken
     generation   bigint NOT NULL DEFAULT 0, -- of Inbox.Retry
@@ -40,7 +49,7 @@ CREATE TABLE IF NOT EXISTS midas_deliveries (
     platform     text NOT NULL DEFAULT '',
     provide_type bigint NOT NULL DEFAULT 0,
     settled_by   text NOT NULL DEFAULT '', -- who settled it by hand; empty: a callback came
-    note         text NOT NULL DEFAULT '', -- why it was settled or cancelled
+    note         text NOT NULL DEFAULT '', -- why it was settled, cancelled or broken
     PRIMARY KEY (openid, billno)
 );
 CREATE INDEX IF NOT EXISTS midas_deliveries_token ON midas_deliveries (token);
@@ -55,6 +64,7 @@ CREATE TABLE IF NOT EXISTS midas_inbox (
     openid     text COLLATE "C" NOT NULL,
     billno     text COLLATE "C" NOT NULL,
     zone       text COLLATE "C" NOT NULL, -- which worker takes it: the payment's, unless it was moved
+    base       text COLLATE "C" NOT NULL, -- zone up to its first "_", for the index
     stored_ms  bigint NOT NULL,
     due_ms     bigint NOT NULL, -- not handed out before, but at login
     lease_ms   bigint NOT NULL DEFAULT 0, -- end of the lease; 0: none
@@ -68,6 +78,7 @@ CREATE TABLE IF NOT EXISTS midas_inbox (
     PRIMARY KEY (openid, billno)
 );
 CREATE INDEX IF NOT EXISTS midas_inbox_due ON midas_inbox (due_ms);
+CREATE INDEX IF NOT EXISTS midas_inbox_base ON midas_inbox (base, due_ms);
 
 -- The zones that workers have named.
 CREATE TABLE IF NOT EXISTS midas_zones (
@@ -86,12 +97,6 @@ CREATE TABLE IF NOT EXISTS midas_refunds (
     repeats   bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (refund_id)
 );
+CREATE INDEX IF NOT EXISTS midas_refunds_payment ON midas_refunds (openid, billno);
 
--- Single values: "schema", the version of these tables; "purged", up to which saved_at orders
--- were deleted; "generation" of Inbox.Retry.
-CREATE TABLE IF NOT EXISTS midas_meta (
-    name  text COLLATE "C" NOT NULL,
-    value bigint NOT NULL,
-    PRIMARY KEY (name)
-);
-INSERT INTO midas_meta (name, value) VALUES ('purged', 0), ('generation', 0), ('schema', 2) ON CONFLICT DO NOTHING;
+INSERT INTO midas_meta (name, value) VALUES ('schema', 2) ON CONFLICT DO NOTHING;

@@ -179,12 +179,28 @@ func (s *Server) call(r *http.Request, sent []byte) object {
 	return s.carryOut(path, &in)
 }
 
+// find returns the order of a call by its number or by WeChat's (minigame.md 6); nil if there
+// is none of this player's. One call names no player.
+func (s *Server) find(in *body) *order {
+	o := s.orders[orderKey(in.Env, in.OutTradeNo+in.OrderID)]
+	if in.WxOrderID != "" {
+		for _, other := range s.orders {
+			if other.transactionID == in.WxOrderID && other.env == in.Env {
+				o = other
+			}
+		}
+	}
+	if o != nil && in.OpenID != "" && o.openID != in.OpenID {
+		return nil
+	}
+	return o
+}
+
 func (s *Server) carryOut(path string, in *body) object {
-	orderID := in.OutTradeNo + in.OrderID
-	o := s.orders[orderKey(in.Env, orderID)]
+	o := s.find(in)
 	switch path {
 	case "/wxa/game/queryorderinfo":
-		if o == nil || o.openID != in.OpenID {
+		if o == nil {
 			return failure(90019, "out_trade_no not found")
 		}
 		delivered := 1
@@ -194,14 +210,11 @@ func (s *Server) carryOut(path string, in *body) object {
 		return object{"out_trade_no": o.outTradeNo, "product_id": o.productID, "pay_state": 2, "deliver_state": delivered,
 			"pay_finish_time": o.paid.Unix(), "mch_order_no": o.mchOrderNo, "transaction_id": o.transactionID}
 	case "/xpay/query_order":
-		if in.WxOrderID != "" {
-			for _, other := range s.orders {
-				if other.transactionID == in.WxOrderID && other.env == in.Env {
-					o = other
-				}
-			}
+		if refund, ok := s.refunds[orderKey(in.Env, in.OrderID)]; ok && o == nil && refund.OpenID == in.OpenID {
+			return object{"order": object{"order_id": refund.RefundOrderID, "wx_order_id": "wx" + refund.RefundOrderID, "status": 8, "env_type": int(in.Env) + 1,
+				"order_type": 1, "order_fee": refund.RefundFee, "refund_fee": refund.RefundFee, "left_fee": 0}}
 		}
-		if o == nil || o.openID != in.OpenID {
+		if o == nil {
 			return failure(268490002, "order not exist")
 		}
 		status := 2
@@ -212,7 +225,7 @@ func (s *Server) carryOut(path string, in *body) object {
 			status = 4
 		}
 		return object{"order": object{"order_id": o.outTradeNo, "wx_order_id": o.transactionID, "status": status, "env_type": int(o.env) + 1,
-			"order_fee": o.charged, "paid_fee": o.charged, "left_fee": o.charged - o.refunded, "paid_time": o.paid.Unix()}}
+			"order_type": 0, "order_fee": o.charged, "paid_fee": o.charged, "left_fee": o.charged - o.refunded, "paid_time": o.paid.Unix()}}
 	case "/xpay/notify_provide_goods":
 		if o == nil {
 			return failure(268490002, "order not exist")
@@ -220,21 +233,30 @@ func (s *Server) carryOut(path string, in *body) object {
 		o.delivered = true
 		return object{}
 	case "/xpay/refund_order":
-		switch {
-		case o == nil || o.openID != in.OpenID:
+		if o == nil {
 			return failure(268490002, "order not exist")
-		case o.refundID == in.RefundOrderID:
+		}
+		refund := *in
+		refund.OrderID, refund.WxOrderID = o.outTradeNo, "" // either names the order
+		key := orderKey(in.Env, in.RefundOrderID)
+		before, ok := s.refunds[key]
+		switch {
+		case ok && before == refund:
 			return failure(268490004, "refund done before")
+		case ok:
+			return failure(268490002, "refund_order_id was used with other parameters")
+		case in.RefundFee < 1 || in.RefundFee > in.LeftFee:
+			return s.wrong(268490002, "%s: refund_fee is not from 1 to left_fee", path)
 		case in.LeftFee != int64(o.charged-o.refunded):
 			return failure(268490016, "left_fee")
 		}
-		o.refundID = in.RefundOrderID
+		s.refunds[key] = refund
 		o.refunded += fen(in.RefundFee)
 		return object{"refund_order_id": in.RefundOrderID, "refund_wx_order_id": "wx" + in.RefundOrderID, "pay_order_id": o.outTradeNo, "pay_wx_order_id": o.transactionID}
 	case "/xpay/download_bill":
 		return object{"url": "https://bill.example/" + fmt.Sprint(in.BeginDS)}
 	case "/wxa/game/getbalance", "/xpay/query_user_balance":
-		n := s.coins[account(in.OpenID, in.Env)]
+		n := s.coins[account(in.OpenID, in.Env, in.ZoneID)]
 		return object{"balance": n, "present_balance": 0, "sum_save": n, "first_save": true, "first_save_flag": 1}
 	}
 	return s.moveCoins(path, in)
@@ -248,8 +270,9 @@ func (s *Server) moveCoins(path string, in *body) object {
 		before, insufficient, unknown = 268490004, 268490006, 268490002
 		number, pays = in.OrderID, in.PayOrderID
 	}
-	id := account(in.OpenID, in.Env) + "/"
-	balance := s.coins[account(in.OpenID, in.Env)]
+	owner := account(in.OpenID, in.Env, in.ZoneID)
+	id := owner + "/"
+	balance := s.coins[owner]
 	if _, ok := s.moves[id+number]; ok {
 		return failure(before, "order already exists")
 	}
@@ -270,6 +293,6 @@ func (s *Server) moveCoins(path string, in *body) object {
 		balance -= in.Amount
 	}
 	s.moves[id+number] = move{amount: in.Amount}
-	s.coins[account(in.OpenID, in.Env)] = balance
+	s.coins[owner] = balance
 	return object{"bill_no": number, "order_id": number, "balance": balance, "used_present_amount": 0}
 }

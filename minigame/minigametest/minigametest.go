@@ -17,6 +17,7 @@
 package minigametest
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -67,20 +68,21 @@ type Server struct {
 	cfg  Config
 	http *httptest.Server
 
-	mu       sync.Mutex
-	codes    map[string]string // wx.login's code -> openid
-	sessions map[string]string // openid -> the newest session_key
-	expired  map[string]bool   // session_keys that WeChat ended
-	token    string
-	products map[string]midas.Amount
-	orders   map[string]*order // env/outTradeNo
-	coins    map[string]int64  // openid/env/zone
-	moves    map[string]move   // openid/number -> what it moved
-	faults   map[string][]Fault
-	calls    map[string]int
-	pushes   []*push
-	target   http.Handler
-	url      string
+	mu        sync.Mutex
+	codes     map[string]string // wx.login's code -> openid
+	sessions  map[string]string // openid -> the newest session_key
+	expired   map[string]bool   // session_keys that WeChat ended
+	token     string
+	products  map[string]midas.Amount
+	orders    map[string]*order // env/outTradeNo
+	refunds   map[string]body   // env/number of the refund -> the call that asked for it
+	coins     map[string]int64  // openid/env/zone
+	moves     map[string]move   // openid/env/zone/number -> what it moved
+	faults    map[string][]Fault
+	calls     map[string]int
+	pushes    []*push
+	transport http.RoundTripper // to the game
+	url       string
 }
 
 // NewServer starts a Server. Close it.
@@ -103,7 +105,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s := &Server{
 		cfg: cfg, codes: map[string]string{}, sessions: map[string]string{}, expired: map[string]bool{}, token: "token-" + rand.Text(),
-		products: map[string]midas.Amount{}, orders: map[string]*order{}, coins: map[string]int64{}, moves: map[string]move{},
+		products: map[string]midas.Amount{}, orders: map[string]*order{}, refunds: map[string]body{}, coins: map[string]int64{}, moves: map[string]move{},
 		faults: map[string][]Fault{}, calls: map[string]int{},
 	}
 	s.http = httptest.NewServer(s)
@@ -132,14 +134,15 @@ func (s *Server) ClientConfig() minigame.Config {
 func (s *Server) PushTo(url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.url, s.target = url, nil
+	s.url, s.transport = url, http.DefaultTransport
 }
 
-// PushToHandler sends pushes to a handler without a socket.
+// PushToHandler sends pushes to a handler without a socket. It is waited for as a server is:
+// for Patience, and a panic is a broken connection.
 func (s *Server) PushToHandler(h http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.url, s.target = "http://game.example/push", h
+	s.url, s.transport = "http://game.example/push", inProcess{h}
 }
 
 // Publish puts an item up for sale in both environments, or changes its price.
@@ -149,14 +152,18 @@ func (s *Server) Publish(productID string, price midas.Amount) {
 	s.products[productID] = price
 }
 
-// GiveCoins puts coins or tokens into a player's account.
+// GiveCoins puts coins or tokens into a player's account; the coins of mini games, which have
+// zones, into that of zone "1".
 func (s *Server) GiveCoins(openID string, env minigame.Env, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.coins[account(openID, env)] += n
+	s.coins[account(openID, env, "")] += n
 }
 
-func account(openID string, env minigame.Env) string { return fmt.Sprintf("%s/%d", openID, env) }
+// account is the key of a player's coins. The tokens of mini programs have no zone.
+func account(openID string, env minigame.Env, zoneID string) string {
+	return fmt.Sprintf("%s/%d/%s", openID, env, cmp.Or(zoneID, "1"))
+}
 
 // Login is wx.login: it returns a code that works once.
 func (s *Server) Login(openID string) (code string) {
@@ -167,11 +174,14 @@ func (s *Server) Login(openID string) (code string) {
 	return code
 }
 
-// ExpireSession ends a player's session_key, as WeChat does at times.
+// ExpireSession ends a player's session_key, as WeChat does at times. It does nothing for a
+// player who never logged in.
 func (s *Server) ExpireSession(openID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expired[s.sessions[openID]] = true
+	if key := s.sessions[openID]; key != "" {
+		s.expired[key] = true
+	}
 }
 
 // ExpireToken ends the access token, as another process's force_refresh does.

@@ -19,7 +19,7 @@ type order struct {
 	price, charged, refunded                      midas.Amount
 	paid                                          time.Time
 	delivered                                     bool
-	mchOrderNo, transactionID, refundID           string
+	mchOrderNo, transactionID                     string
 	source                                        minigame.Source
 }
 
@@ -48,20 +48,18 @@ func Charged(amount midas.Amount) PayOption { return func(o *order) { o.charged 
 // Pay is a player who opens an order in the app and pays: the order is verified as the
 // client verifies it, and the delivery is pushed. The receipt is that of the first push;
 // one that is not accepted is repeated by [Server.PushDue]. The error is a [*ClientError], or
-// ctx.Err().
+// says that nothing could be pushed, for which it may be ctx.Err(): then the player paid all
+// the same, and the push waits for PushDue.
 func (s *Server) Pay(ctx context.Context, openID string, o *minigame.Order, opts ...PayOption) (*Receipt, error) {
-	paid, err := s.open(openID, o)
+	paid, err := s.open(openID, o, opts)
 	if err != nil {
 		return nil, err
-	}
-	for _, opt := range opts {
-		opt(paid)
 	}
 	return s.pushOrder(ctx, paid)
 }
 
-// open verifies an order and takes it into the books.
-func (s *Server) open(openID string, o *minigame.Order) (*order, error) {
+// open verifies an order and takes it into the books, as the options change it.
+func (s *Server) open(openID string, o *minigame.Order, opts []PayOption) (*order, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	code := func(game, program int, reason string) error {
@@ -113,11 +111,14 @@ func (s *Server) open(openID string, o *minigame.Order) (*order, error) {
 	if in.ActivitySellingPrice > 0 {
 		price = fen(in.ActivitySellingPrice)
 	}
-	paid := s.book(&order{
+	paid := &order{
 		openID: openID, outTradeNo: in.OutTradeNo, productID: in.ProductID, zoneID: in.ZoneID, attach: in.Attach, env: *in.Env,
 		quantity: in.BuyQuantity, price: listed, charged: price * midas.Amount(in.BuyQuantity), source: minigame.FromGame,
-	})
-	return paid, nil
+	}
+	for _, opt := range opts {
+		opt(paid)
+	}
+	return s.book(paid), nil
 }
 
 func (s *Server) book(o *order) *order {
@@ -140,7 +141,8 @@ func (s *Server) BuyInShop(ctx context.Context, openID, productID string, quanti
 	return s.pushOrder(ctx, o)
 }
 
-// Refund gives a player's money back and pushes the event.
+// Refund gives a player's money back, what is left of it after the refunds that the game asked
+// for, and pushes the event.
 func (s *Server) Refund(ctx context.Context, env minigame.Env, outTradeNo string) (*Receipt, error) {
 	s.mu.Lock()
 	o := s.orders[orderKey(env, outTradeNo)]
@@ -148,17 +150,23 @@ func (s *Server) Refund(ctx context.Context, env minigame.Env, outTradeNo string
 		s.mu.Unlock()
 		return nil, &ClientError{-15017, "no such order"}
 	}
+	left := int64((o.charged - o.refunded) / midas.Fen)
+	if left == 0 {
+		s.mu.Unlock()
+		return nil, &ClientError{-15017, "nothing is left to refund"}
+	}
 	o.refunded = o.charged
 	id := "refund" + rand.Text()
+	s.refunds[orderKey(env, id)] = body{OpenID: o.openID, Env: env, OrderID: outTradeNo, RefundOrderID: id, LeftFee: left, RefundFee: left}
 	s.mu.Unlock()
 	if s.cfg.MiniProgram {
 		return s.push(ctx, &push{event: "xpay_refund_notify", schedule: doubling(), flat: object{
 			"OpenId": o.openID, "WxRefundId": id, "MchRefundId": id, "WxOrderId": o.transactionID, "MchOrderId": o.outTradeNo,
-			"RefundFee": int64(o.charged), "RetCode": 0, "RetMsg": "ok", "RetryTimes": 0,
+			"RefundFee": left, "RetCode": 0, "RetMsg": "ok", "RetryTimes": 0,
 		}})
 	}
 	return s.push(ctx, &push{event: "minigame_pay_refund_succ_notify", schedule: schedule[:13], env: env, payload: object{
-		"RefundId": id, "RefundAmount": int64(o.charged), "RefundSource": 2, "Env": env, "OutTradeNo": o.outTradeNo, "WeChatPayInfo": o.weChatPay(),
+		"RefundId": id, "RefundAmount": left, "RefundSource": 2, "Env": env, "OutTradeNo": o.outTradeNo, "WeChatPayInfo": o.weChatPay(),
 	}})
 }
 

@@ -1,12 +1,15 @@
 package minigametest
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing/iotest"
 	"time"
 
 	"github.com/midas-go/midas/minigame"
@@ -67,30 +71,32 @@ func (s *Server) Push(ctx context.Context, message string) (*Receipt, error) {
 	return s.push(ctx, &push{event: "a message", raw: message})
 }
 
-// push posts a message, and queues it if it is not accepted.
+// push posts a message, and queues it for its next try if it is not accepted. What ctx ended is
+// no try: it waits as before, unless it is a message that is pushed once.
 func (s *Server) push(ctx context.Context, p *push) (*Receipt, error) {
-	receipt, err := s.try(ctx, p)
-	if err != nil {
-		return nil, err
+	if p.tries == 0 {
+		p.due = s.cfg.Now()
 	}
-	s.settle(p, receipt)
-	return receipt, nil
-}
-
-// settle takes note of an accepted push and queues another for its next try.
-func (s *Server) settle(p *push, receipt *Receipt) {
+	receipt, err := s.try(ctx, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if receipt.Accepted {
+	if err != nil {
+		if len(p.schedule) > 0 {
+			s.pushes = append(s.pushes, p)
+		}
+		return nil, err
+	}
+	p.tries++
+	switch {
+	case receipt.Accepted:
 		if p.order != nil {
 			p.order.delivered = true
 		}
-		return
-	}
-	if p.tries <= len(p.schedule) {
+	case p.tries <= len(p.schedule):
 		p.due = s.cfg.Now().Add(p.schedule[p.tries-1])
 		s.pushes = append(s.pushes, p)
 	}
+	return receipt, nil
 }
 
 // NextPush returns when the next push is due, and whether any is waiting.
@@ -105,29 +111,32 @@ func (s *Server) NextPush() (due time.Time, waiting bool) {
 	return due, len(s.pushes) > 0
 }
 
-// PushDue posts the pushes whose time has come by Config.Now.
+// PushDue posts the pushes whose time has come by Config.Now. If ctx ends, the one under way
+// and those that it did not come to are still waiting.
 func (s *Server) PushDue(ctx context.Context) ([]*Receipt, error) {
-	s.mu.Lock()
 	now := s.cfg.Now()
-	var due []*push
-	s.pushes = slices.DeleteFunc(s.pushes, func(p *push) bool {
-		if p.due.After(now) {
-			return false
-		}
-		due = append(due, p)
-		return true
-	})
-	s.mu.Unlock()
 	var receipts []*Receipt
-	for _, p := range due {
-		receipt, err := s.try(ctx, p)
+	for p := s.takeDue(now); p != nil; p = s.takeDue(now) {
+		receipt, err := s.push(ctx, p)
 		if err != nil {
 			return receipts, err
 		}
-		s.settle(p, receipt)
 		receipts = append(receipts, receipt)
 	}
 	return receipts, nil
+}
+
+// takeDue takes a push whose time has come out of the queue; nil if there is none.
+func (s *Server) takeDue(now time.Time) *push {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.pushes, func(p *push) bool { return !p.due.After(now) })
+	if i < 0 {
+		return nil
+	}
+	p := s.pushes[i]
+	s.pushes = slices.Delete(s.pushes, i, i+1)
+	return p
 }
 
 // Repeat posts the delivery of an order again, accepted or not, as WeChat may.
@@ -168,7 +177,9 @@ func sortedSHA1(parts ...string) string {
 }
 
 func (s *Server) try(ctx context.Context, p *push) (*Receipt, error) {
-	p.tries++
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	message := s.message(p)
 	query, body := s.signedQuery(), message
 	if s.cfg.Mode != Plaintext {
@@ -186,14 +197,21 @@ func (s *Server) try(ctx context.Context, p *push) (*Receipt, error) {
 	}
 	patience, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	receipt := &Receipt{Event: p.event, Try: p.tries}
+	receipt := &Receipt{Event: p.event, Try: p.tries + 1}
 	var err error
 	receipt.Status, receipt.Body, err = s.do(patience, http.MethodPost, query, body)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case err != nil:
+	case errors.Is(err, errNoURL):
+		return nil, err
+	case patience.Err() != nil: // even if the answer came, it came too late
 		receipt.Reason = "no answer within 3s"
+	case err != nil:
+		if with := new(url.Error); errors.As(err, &with) { // what comes before is the URL with its signatures
+			err = with.Err
+		}
+		receipt.Reason = "no answer: " + err.Error()
 	default:
 		receipt.Reason = s.judge(receipt.Status, receipt.Body, strings.HasPrefix(message, "<"))
 	}
@@ -250,50 +268,87 @@ func (s *Server) judge(status int, body []byte, isXML bool) string {
 	if s.cfg.MiniProgram && (len(body) == 0 || string(body) == "success") {
 		return ""
 	}
-	answer := object{}
+	var code string
 	if isXML {
-		var in struct {
-			ErrCode *int
+		var in struct{ ErrCode *int }
+		d := xml.NewDecoder(bytes.NewReader(body))
+		if d.Decode(&in) != nil || in.ErrCode == nil || len(bytes.TrimSpace(body[d.InputOffset():])) > 0 {
+			return "not the XML of an answer"
 		}
-		if xml.Unmarshal(body, &in) != nil || in.ErrCode == nil {
-			return "no ErrCode in XML"
-		}
-		answer["ErrCode"] = json.Number(strconv.Itoa(*in.ErrCode))
+		code = strconv.Itoa(*in.ErrCode)
 	} else {
-		d := json.NewDecoder(strings.NewReader(string(body)))
-		d.UseNumber()
-		if d.Decode(&answer) != nil {
+		var in map[string]json.RawMessage // a struct would take errcode for ErrCode
+		if json.Unmarshal(body, &in) != nil {
 			return "not the JSON of an answer"
 		}
+		code = string(in["ErrCode"])
 	}
-	if answer["ErrCode"] != json.Number("0") {
-		return fmt.Sprintf("ErrCode %v", answer["ErrCode"])
+	if code != "0" {
+		return "ErrCode " + cmp.Or(code, "missing")
 	}
 	return ""
 }
 
+var errNoURL = errors.New("minigametest: no push URL: call PushTo or PushToHandler")
+
 // do sends a request to the game's URL or handler.
 func (s *Server) do(ctx context.Context, method string, query url.Values, body string) (status int, answer []byte, err error) {
 	s.mu.Lock()
-	target, to := s.target, s.url
+	transport, to := s.transport, s.url
 	s.mu.Unlock()
 	if to == "" {
-		return 0, nil, fmt.Errorf("minigametest: no push URL: call PushTo or PushToHandler")
+		return 0, nil, errNoURL
 	}
 	req, err := http.NewRequestWithContext(ctx, method, to+"?"+query.Encode(), strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
-	if target != nil {
-		w := httptest.NewRecorder()
-		target.ServeHTTP(w, req)
-		return w.Code, w.Body.Bytes(), nil
-	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	req.Header.Set("Accept-Encoding", "identity") // otherwise the transport asks for gzip, and unpacks it
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	return resp.StatusCode, answer, err
+}
+
+// inProcess is a transport that calls a handler instead of a server. As behind a socket, the
+// handler may outlive the request, and one that panics breaks the connection.
+type inProcess struct{ handler http.Handler }
+
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	in := r.Clone(r.Context()) // as a server would see it
+	in.RequestURI = r.URL.RequestURI()
+	in.RemoteAddr = "192.0.2.1:1234"
+	in.URL.Scheme, in.URL.Host = "", ""
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	rec := httptest.NewRecorder()
+	done := make(chan any, 1)
+	go func() {
+		broken := any("it did not return") // after t.FailNow, of which recover knows nothing
+		defer func() {
+			if p := recover(); p != nil {
+				broken = p
+			}
+			done <- broken
+		}()
+		t.handler.ServeHTTP(rec, in)
+		broken = nil
+	}()
+	select {
+	case broken := <-done:
+		if broken != nil {
+			return nil, fmt.Errorf("the handler broke off: %v", broken)
+		}
+		resp := rec.Result()
+		if resp.ContentLength > int64(rec.Body.Len()) { // a server would close the connection early
+			resp.Body = io.NopCloser(io.MultiReader(resp.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
+		}
+		return resp, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
 }

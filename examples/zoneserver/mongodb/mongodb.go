@@ -14,18 +14,19 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 )
 
-// A Player is a document.
+// A Player is a document. Where a save of the whole document wrote null for what is empty, Grant's
+// $inc and $push would fail from then on.
 type Player struct {
 	ID      string         `bson:"_id"` // zone and openid
 	Session int64          `bson:"session"`
-	Items   map[string]int `bson:"items"`
-	Paid    []Payment      `bson:"paid"`
+	Items   map[string]int `bson:"items,omitempty"`
+	Paid    []Payment      `bson:"paid,omitempty"`
 }
 
 // A Payment is what a player remembers of one.
 type Payment struct {
 	ID string    `bson:"id"` // midas.PaymentID
-	At time.Time `bson:"at"`
+	At time.Time `bson:"at"` // when it was last handed out
 }
 
 // ErrStale says that the player was loaded since by another process.
@@ -50,8 +51,12 @@ func Load(ctx context.Context, players *mongo.Collection, id string) (*Player, e
 }
 
 // Grant adds what was paid for and the payment's id in one write, unless the player has that
-// id. It returns the player as saved. Item ids are names of fields, so they hold no "." and do
-// not begin with "$".
+// id. It returns the player as saved. After an error that is not ErrStale nobody knows whether
+// it happened: end the session, and Load the player again. Item ids are names of fields, so they
+// hold no "." and do not begin with "$".
+//
+// The caller holds the player's lock, and takes Items and Paid from the returned Player before it
+// saves the whole document again: the old ones would take away the items and the id together.
 func Grant(ctx context.Context, players *mongo.Collection, p *Player, d *midas.Delivery) (*Player, error) {
 	id := midas.PaymentID(d.OpenID, d.BillNo)
 	bought := bson.M{}
@@ -80,4 +85,16 @@ func Grant(ctx context.Context, players *mongo.Collection, p *Player, d *midas.D
 		return nil, ErrStale
 	}
 	return &saved, err
+}
+
+// Forget removes the ids of payments that were last handed out before t. Call it only when no
+// payment of the player waits in the inbox, in any zone: one that was saved long ago, and whose
+// Done never came through, would be granted again.
+func Forget(ctx context.Context, players *mongo.Collection, p *Player, t time.Time) error {
+	result, err := players.UpdateOne(ctx, bson.D{{Key: "_id", Value: p.ID}, {Key: "session", Value: p.Session}},
+		bson.D{{Key: "$pull", Value: bson.D{{Key: "paid", Value: bson.D{{Key: "at", Value: bson.D{{Key: "$lt", Value: t}}}}}}}})
+	if err == nil && result.MatchedCount == 0 {
+		err = ErrStale
+	}
+	return err
 }

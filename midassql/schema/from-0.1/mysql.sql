@@ -16,3 +16,10 @@ ALTER TABLE midas_orders ADD INDEX midas_orders_metadata (metadata), ALGORITHM=I
 ALTER TABLE midas_deliveries ADD INDEX midas_deliveries_billno (billno), ALGORITHM=INPLACE, LOCK=NONE;
 ALTER TABLE midas_deliveries ADD INDEX midas_deliveries_metadata (metadata), ALGORITHM=INPLACE, LOCK=NONE;
 ALTER TABLE midas_deliveries ADD INDEX midas_deliveries_done_ms (done_ms), ALGORITHM=INPLACE, LOCK=NONE;
+-- Release 0.1 may have deleted orders: an unknown token is ret 1 (Store.Purge).
+CREATE TABLE IF NOT EXISTS midas_meta (
+    name  VARBINARY(255) NOT NULL,
+    value BIGINT NOT NULL,
+    PRIMARY KEY (name)
+) ENGINE=InnoDB;
+INSERT IGNORE INTO midas_meta (name, value) VALUES ('purged', 1);

@@ -16,3 +16,10 @@ CREATE INDEX IF NOT EXISTS midas_orders_metadata ON midas_orders (metadata);
 CREATE INDEX IF NOT EXISTS midas_deliveries_billno ON midas_deliveries (billno);
 CREATE INDEX IF NOT EXISTS midas_deliveries_metadata ON midas_deliveries (metadata);
 CREATE INDEX IF NOT EXISTS midas_deliveries_done_ms ON midas_deliveries (done_ms) WHERE done_ms IS NOT NULL;
+-- Release 0.1 may have deleted orders: an unknown token is ret 1 (Store.Purge).
+CREATE TABLE IF NOT EXISTS midas_meta (
+    name  TEXT NOT NULL,
+    value INTEGER NOT NULL,
+    PRIMARY KEY (name)
+) WITHOUT ROWID;
+INSERT INTO midas_meta (name, value) VALUES ('purged', 1) ON CONFLICT DO NOTHING;
