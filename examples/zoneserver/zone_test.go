@@ -76,7 +76,7 @@ func (g *game) work(z *zone) {
 			return false
 		}
 		return true
-	}, 20*time.Second, 20*time.Millisecond)
+	}, startTime, 20*time.Millisecond)
 	stop()
 	working.Wait()
 }
@@ -223,13 +223,14 @@ func TestOldIDsAreForgotten(t *testing.T) {
 			name: "one waits that a dead zone server has a lease on: none is forgotten", gems: 3, ids: []string{"old", "young", "waits"},
 			prepare: func(t *testing.T, _ *zone, deliver func(string)) {
 				deliver("waits")
-				dead, claimed := g.zone(g.redis), make(chan struct{})
-				go dead.inbox.Work(t.Context(), func(context.Context, *midas.Delivery) error {
-					close(claimed)
-					<-t.Context().Done()
-					return nil
-				})
-				<-claimed
+				dead := g.store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Lease: 10 * time.Second})
+				leased := 0
+				for _, err := range dead.Waiting(t.Context(), "player") {
+					require.NoError(t, err)
+					leased++
+					break
+				}
+				require.Equal(t, 1, leased)
 			},
 		},
 		{
