@@ -271,7 +271,7 @@ func sendBytes(t *testing.T, baseURL string, order recordedOrder) (answer string
 	conn, err := net.Dial("tcp", strings.TrimPrefix(baseURL, "http://"))
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	request := order.RequestLine + "\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
 	for name, value := range order.Headers {
 		request += name + ": " + value + "\r\n"

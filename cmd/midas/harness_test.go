@@ -169,10 +169,10 @@ func exchangesOf(t *testing.T, base string) (exchanges []exchange) {
 	return exchanges
 }
 
-// openEvents opens a stream of events, for ten seconds at most.
+// openEvents opens a stream of events, for a minute at most.
 func openEvents(t *testing.T, url, lastEventID string) *bufio.Scanner {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	require.NoError(t, err)

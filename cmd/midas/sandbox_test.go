@@ -298,7 +298,7 @@ func TestTheSandboxTakesWhatShippedServersSend(t *testing.T) {
 				conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
 				require.NoError(t, err)
 				defer conn.Close()
-				require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+				require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 				fmt.Fprintf(conn, "%s\r\nHost: localhost\r\nConnection: close\r\nCookie: %s\r\n\r\n", order.RequestLine, order.Headers["Cookie"])
 				answer, err := io.ReadAll(conn)
 				require.NoError(t, err)

@@ -261,7 +261,7 @@ func startGoZero(t *testing.T, deliveries, game http.Handler) (string, func() st
 			conn.Close()
 		}
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	return l.Addr().String(), log.String
 }
 

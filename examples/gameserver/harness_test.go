@@ -76,7 +76,7 @@ func startProcess(t *testing.T, fake *midastest.Server, databaseURL string, args
 // start starts the server and returns once it answers. As under systemd it is started again
 // when it ends because the database is not there.
 func (p *process) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

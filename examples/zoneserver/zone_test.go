@@ -324,7 +324,7 @@ func TestTheLastSaveEnds(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	left := z.saveAll(ctx)
-	require.Less(t, time.Since(began), saveTime+2*time.Second)
+	require.Less(t, time.Since(began), 30*time.Second, "one after the other would take a minute and more")
 	require.NotZero(t, left)
 }
 
@@ -474,7 +474,7 @@ func TestNewsOfARole(t *testing.T) {
 				return false
 			}
 			return true
-		}, 20*time.Second, 20*time.Millisecond, "nobody says that a payment of %s is there", zoneID)
+		}, startTime, 20*time.Millisecond, "nobody says that a payment of %s is there", zoneID)
 	}
 }
 

@@ -72,7 +72,7 @@ func TestGrantsThatUpdateTheSameRow(t *testing.T) {
 				}
 				db.must(t, "INSERT INTO items (openid, billno, item, quantity) VALUES ('player', '', ?, ?)", name, start)
 				deliver := store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error { return grant(ctx, tx) })
-				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				for i := range payments {
 					ordered(t, store, "player", fmt.Sprint(name, i))

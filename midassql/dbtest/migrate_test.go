@@ -62,7 +62,7 @@ func TestMigrateFromRelease01(t *testing.T) {
 	onEach(t, func(t *testing.T, db *database) {
 		const rows = 2000
 		db.release01(t, rows)
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var migrated atomic.Bool
 		var during atomic.Int64
@@ -162,7 +162,7 @@ func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 	t.Parallel()
 	on(t, func(t *testing.T, db *database) {
 		db.release01(t, 10)
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		long, err := db.BeginTx(ctx, nil)
 		require.NoError(t, err)

@@ -321,7 +321,7 @@ func TestDeadlocksAreTriedAgain(t *testing.T) {
 			}
 			return lock(swap[d.Token])
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var both sync.WaitGroup
 		for token := range swap {
@@ -364,7 +364,7 @@ func TestSerialisationFailuresAreTriedAgain(t *testing.T) {
 			for i := range payments {
 				ordered(t, store, "player", fmt.Sprint("token", i))
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			var callers sync.WaitGroup
 			for i := range payments {

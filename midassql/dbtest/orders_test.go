@@ -50,7 +50,7 @@ func TestMigrateHoldsUpNobody(t *testing.T) {
 		deliver := store.Once(db.grant)
 		granting, commit := make(chan struct{}), make(chan struct{})
 		slow := make(chan error, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		go func() {
 			slow <- store.Once(func(ctx context.Context, _ *sql.Tx, _ *midas.Delivery) error {

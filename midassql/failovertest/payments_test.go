@@ -95,10 +95,16 @@ func placeholders(dialect midassql.Dialect, statement string) string {
 	return string(numbered)
 }
 
-// slowly is for the WHERE of a SELECT: every other time it keeps the server busy for some
-// milliseconds while it prepares the statement. That is where a node of Galera swallows the error that
-// it has rolled the transaction back.
-func slowly() string { return strings.Repeat("AND 1 = 1 ", 20000*rand.IntN(2)) }
+// slowly is for the WHERE of a SELECT: it keeps the server busy while it prepares the statement, for no
+// time or for some, up to many times what a transaction takes on another node. That is where a node of Galera
+// swallows the error that it has rolled the transaction back.
+func slowly() string {
+	terms := 0
+	if n := rand.IntN(6); n > 0 {
+		terms = 10000 << n // 20,000 to 320,000
+	}
+	return strings.Repeat("AND 1 = 1 ", terms)
+}
 
 // grant gives the player one item, and adds it to his balance.
 func grant(ctx context.Context, tx *sql.Tx, dialect midassql.Dialect, d *midas.Delivery, reads bool) error {

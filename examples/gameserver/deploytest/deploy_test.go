@@ -138,7 +138,7 @@ func TestTheServerRunsAsDeployed(t *testing.T) {
 			}
 			resp.Body.Close()
 			return resp.StatusCode == http.StatusOK
-		}, 20*time.Second, 50*time.Millisecond, probe.HTTPGet.Path)
+		}, time.Minute, 50*time.Millisecond, probe.HTTPGet.Path)
 	}
 	require.NoError(t, server.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, <-ended)
