@@ -90,14 +90,16 @@ func (g *galera) restart(t *testing.T, n *node) {
 	g.start(t, n, "--wsrep-start-position="+position[1])
 }
 
-// writers has a game server on each node, in a database of its own.
+// writers has a game server on each node, in a database of its own. Its grant may read, slowly.
 func (g *galera) writers(t *testing.T, reads bool, more string) (writers []*writer) {
 	t.Helper()
 	g.databases++
 	game := fmt.Sprint("game", g.databases)
 	execute(t, openMySQL(t, mysqlDSN(g.nodes[0].address, "", "")), "CREATE DATABASE "+game)
 	for _, n := range g.nodes {
-		writers = append(writers, newWriter(t, g.open(t, n, syncWait+more), midassql.MySQL, reads))
+		w := newWriter(t, g.open(t, n, syncWait+more), midassql.MySQL, reads)
+		w.slow = reads
+		writers = append(writers, w)
 	}
 	createTables(t, writers[0], midassql.MySQL)
 	return writers
@@ -169,15 +171,15 @@ func TestGalera(t *testing.T) {
 	// A grant of the game's own may do so, too. midassql notices, and can only say so.
 	t.Run("doubles: a grant with a prepared SELECT", func(t *testing.T) {
 		writers := g.writers(t, true, "")
-		r := raceUntilTwice(t, writers)
-		require.NotZero(t, r.notOK)
+		raceUntilTwice(t, writers)
+		require.NotZero(t, writers[0].broken.Load()+writers[1].broken.Load())
 	})
 
 	// Here the driver writes the arguments into the statements, and prepares none. (These are slow, and where
 	// it prepares them some twenty double.)
 	t.Run("a grant with a SELECT, interpolateParams", func(t *testing.T) {
 		writers := g.writers(t, true, "&interpolateParams=true")
-		requireExactlyOnce(t, race(t, writers, *races/10, never))
+		requireExactlyOnce(t, race(t, writers, max(30, *races/10), never))
 	})
 
 	// A callback on another node than the order, which is not there yet, finds no order. Were it not
@@ -251,7 +253,7 @@ func race(t *testing.T, writers []*writer, most int, enough func() bool) result 
 func never() bool { return false }
 
 // raceUntilTwice fails unless a payment is granted twice.
-func raceUntilTwice(t *testing.T, writers []*writer) result {
+func raceUntilTwice(t *testing.T, writers []*writer) {
 	t.Helper()
 	const most = 1000
 	r := race(t, writers, most, func() bool {
@@ -260,7 +262,6 @@ func raceUntilTwice(t *testing.T, writers []*writer) result {
 		return n > 0
 	})
 	require.NotZero(t, r.twice, "nothing was granted twice: the proof would not see it")
-	return r
 }
 
 // atOnce has payments called back on the second writer as soon as the first has saved their order, with
@@ -276,7 +277,7 @@ func atOnce(t *testing.T, writers []*writer, most int, age time.Duration) result
 // ordersThen makes payments one by one; their orders are saved on the first node.
 func ordersThen(t *testing.T, writers []*writer, most int, enough func() bool, call func(context.Context, *midas.Delivery) error) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	answered := make(map[int]error)
 	for i := 0; i < most && !enough(); i++ {

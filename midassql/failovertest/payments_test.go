@@ -47,7 +47,9 @@ type writer struct {
 	store   *midassql.Store
 	deliver midas.DeliverFunc
 
-	calls, notOK atomic.Int64
+	slow bool // its grant reads by a SELECT that takes long to prepare
+
+	calls, notOK, broken atomic.Int64
 }
 
 // newWriter returns a writer that delivers by Store.Once. The grant inserts a row and changes
@@ -58,7 +60,11 @@ func newWriter(t *testing.T, db *sql.DB, dialect midassql.Dialect, reads bool) *
 	require.NoError(t, err)
 	w := &writer{db: db, store: store}
 	w.deliver = store.Once(func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
-		return grant(ctx, tx, dialect, d, reads)
+		where := ""
+		if w.slow {
+			where = slowly()
+		}
+		return grant(ctx, tx, dialect, d, reads, where)
 	})
 	return w
 }
@@ -106,12 +112,13 @@ func slowly() string {
 	return strings.Repeat("AND 1 = 1 ", terms)
 }
 
-// grant gives the player one item, and adds it to his balance.
-func grant(ctx context.Context, tx *sql.Tx, dialect midassql.Dialect, d *midas.Delivery, reads bool) error {
+// grant gives the player one item, and adds it to his balance. If it reads the balance before, where is a
+// part of the SELECT's WHERE.
+func grant(ctx context.Context, tx *sql.Tx, dialect midassql.Dialect, d *midas.Delivery, reads bool, where string) error {
 	update, args := `UPDATE balances SET amount = amount + ? WHERE openid = ?`, []any{1, d.OpenID}
 	if reads {
 		var amount int
-		err := tx.QueryRowContext(ctx, placeholders(dialect, `SELECT amount FROM balances WHERE openid = ? `+slowly()+`FOR UPDATE`), d.OpenID).Scan(&amount)
+		err := tx.QueryRowContext(ctx, placeholders(dialect, `SELECT amount FROM balances WHERE openid = ? `+where+`FOR UPDATE`), d.OpenID).Scan(&amount)
 		if err != nil {
 			return err
 		}
@@ -232,6 +239,9 @@ func (w *writer) call(ctx context.Context, d *midas.Delivery) error {
 	w.calls.Add(1)
 	if err != nil {
 		w.notOK.Add(1)
+	}
+	if errors.Is(err, midassql.ErrBroken) {
+		w.broken.Add(1)
 	}
 	return err
 }

@@ -361,7 +361,7 @@ func onceByHand(db *sql.DB, dialect midassql.Dialect, selects bool) midas.Delive
 				return err
 			}
 		}
-		if err := grant(ctx, tx, dialect, d, false); err != nil {
+		if err := grant(ctx, tx, dialect, d, false, ""); err != nil {
 			return err
 		}
 		return tx.Commit()
