@@ -201,14 +201,14 @@ func TestSlowDatabase(t *testing.T) {
 			for _, rawQuery := range queries {
 				callers.Go(func() {
 					for time.Until(until) > 2*time.Second { // so that the last call ends while the lock is held
-						switch ret := call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery); ret {
-						case 1:
-							busy.Add(1)
-						case noAnswer:
+						start := time.Now()
+						ret := call(t.Context(), apps, server.url+"/pay/notify", rawQuery) // more patient than Midas
+						if time.Since(start) >= midastest.Patience {
 							late.Add(1)
-						default:
-							assert.Fail(t, "answered while the lock is held", "ret %d", ret)
+							continue
 						}
+						assert.Equal(t, 1, ret)
+						busy.Add(1)
 					}
 				})
 			}

@@ -1,6 +1,7 @@
 // Command zoneserver is a game whose players live in the memory of zone servers and are saved
-// to Redis or to an SQL database. The gateway places orders and stores payments with midassql's Inbox; each zone server
-// takes those of its own zone, and saves the items together with the payment's id.
+// to Redis or to an SQL database. The gateway places orders and stores payments with midassql's
+// Inbox; each zone server takes those of its own zone, and saves the items together with the
+// payment's id.
 //
 //	zoneserver gateway -listen 127.0.0.1:9000 -db postgres://… -redis redis://127.0.0.1:6379/0
 //	zoneserver zone -name 1 -listen 127.0.0.1:9001 -db postgres://… -redis redis://127.0.0.1:6379/0

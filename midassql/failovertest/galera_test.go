@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"regexp"
@@ -139,6 +140,17 @@ const (
 	syncWait   = "&wsrep_sync_wait=1"
 	noSyncWait = "&wsrep_sync_wait=0"
 )
+
+// slowly is for the WHERE of a SELECT: it keeps the server busy while it prepares the statement, for no
+// time or for some, up to many times what a transaction takes on another node. That is where a node of Galera
+// swallows the error that it has rolled the transaction back.
+func slowly() string {
+	terms := 0
+	if n := rand.IntN(6); n > 0 {
+		terms = 10000 << n // 20,000 to 320,000
+	}
+	return strings.Repeat("AND 1 = 1 ", terms)
+}
 
 func TestGalera(t *testing.T) {
 	g := startGalera(t)

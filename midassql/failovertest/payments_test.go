@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,17 +98,6 @@ func placeholders(dialect midassql.Dialect, statement string) string {
 		numbered = append(numbered, c)
 	}
 	return string(numbered)
-}
-
-// slowly is for the WHERE of a SELECT: it keeps the server busy while it prepares the statement, for no
-// time or for some, up to many times what a transaction takes on another node. That is where a node of Galera
-// swallows the error that it has rolled the transaction back.
-func slowly() string {
-	terms := 0
-	if n := rand.IntN(6); n > 0 {
-		terms = 10000 << n // 20,000 to 320,000
-	}
-	return strings.Repeat("AND 1 = 1 ", terms)
 }
 
 // grant gives the player one item, and adds it to his balance. If it reads the balance before, where is a
