@@ -64,6 +64,18 @@ func worked(t testing.TB, inbox *midassql.Inbox, n int, work func(ctx context.Co
 	return billNos
 }
 
+// nameZones lets a worker name its zones, of which this is the last.
+func nameZones(t *testing.T, db *database, inbox *midassql.Inbox, last string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var working sync.WaitGroup
+	working.Go(func() { inbox.Work(ctx, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow }) })
+	require.Eventually(t, func() bool { return db.count(t, "SELECT COUNT(*) FROM zones WHERE name = '"+last+"'") == 1 }, time.Minute, time.Millisecond)
+	cancel()
+	working.Wait()
+}
+
 func waiting(t testing.TB, inbox *midassql.Inbox, openID string) (billNos []string) {
 	t.Helper()
 	for d, err := range inbox.Waiting(t.Context(), openID) {
@@ -639,9 +651,7 @@ func TestZones(t *testing.T) {
 		for _, billNo := range []string{"-1_2", "-1_2_7", "-2"} {
 			require.NoError(t, merged.Fail(t.Context(), "player", billNo, midassql.ErrNotNow))
 		}
-		idle, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // a worker names its zones
-		defer cancel()
-		merged.Work(idle, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow })
+		nameZones(t, db, merged, "2")
 		require.Equal(t, []string{"-1", "-1_8"}, waiting(t, one, "player"), "the longest name wins")
 
 		counts, err := gateway.Counts(t.Context())
@@ -660,9 +670,7 @@ func TestZones(t *testing.T) {
 		require.Equal(t, []string{"-9_1"}, worked(t, merged, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrAccepted }))
 
 		// What the longest name takes is not served by a shorter one.
-		idle, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
-		one.Work(idle, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow })
+		nameZones(t, db, one, "1")
 		db.must(t, "UPDATE zones SET seen_ms = seen_ms - 3600000 WHERE name = '1_2'")
 		counts, err = gateway.Counts(t.Context())
 		require.NoError(t, err)
