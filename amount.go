@@ -9,9 +9,8 @@ import (
 // nanoseconds: sixty Q-points are 60*midas.QPoint. The zero value is no money.
 // JSON shows the number of fen.
 //
-// Beware of bare numbers: Price: 60 is 60 fen, that is 6 Q-points. For a
-// catalogue in yuan use [ParseYuan]; Amount(0.29*100) is 28 fen, because 0.29
-// is not exactly 0.29 as a float.
+// Beware of bare numbers: Price: 60 is 60 fen, that is 6 Q-points. For a catalogue in
+// yuan use [ParseYuan]: a float loses fen, and with f := 0.29, Amount(f*100) is 28 fen.
 type Amount int64
 
 // The units of money.
@@ -54,15 +53,15 @@ func (a Amount) decimal(decimals int) string {
 
 // ParseQPoints reads an amount in Q-points: "60", "0.1", and with the trailing
 // zeros that callbacks show, "60.0" and "0.10" (protocol.md 5, delivery callback).
-// A sign, a fraction of a fen ("0.01"), an amount that does not fit and anything
-// else is a [*ParamError].
+// Anything else is a [*FieldError]: a sign, a fraction of a fen ("0.01"), an amount over
+// int64.
 func ParseQPoints(s string) (Amount, error) {
 	return parseAmount(s, 1, `want Q-points such as "60" or "0.1"`)
 }
 
 // ParseYuan reads an amount in yuan (元) for a catalogue: "6", "0.29", "6.50".
-// A sign, a fraction of a fen ("0.001"), an amount that does not fit and
-// anything else is a [*ParamError].
+// Anything else is a [*FieldError]: a sign, a fraction of a fen ("0.001"), an amount over
+// int64.
 func ParseYuan(s string) (Amount, error) {
 	return parseAmount(s, 2, `want yuan such as "6" or "0.29"`)
 }
@@ -70,7 +69,7 @@ func ParseYuan(s string) (Amount, error) {
 func parseAmount(s string, decimals int, want string) (Amount, error) {
 	a, ok := parseDecimal(s, decimals)
 	if !ok {
-		return 0, &ParamError{Field: "amount", Reason: want + ", to the fen"}
+		return 0, &FieldError{Field: "amount", Reason: want + ", to the fen"}
 	}
 	return a, nil
 }

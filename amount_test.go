@@ -66,7 +66,7 @@ func TestParseAmounts(t *testing.T) {
 				t.Parallel()
 				got, err := unit.parse(s)
 				require.Zero(t, got)
-				var paramErr *midas.ParamError
+				var paramErr *midas.FieldError
 				require.ErrorAs(t, err, &paramErr)
 				require.Equal(t, "amount", paramErr.Field)
 				require.EqualError(t, err, unit.want)

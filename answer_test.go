@@ -119,7 +119,7 @@ func TestAnUnusableAnswerIsAResponseError(t *testing.T) {
 		{"ret 0 without url_params", answering(`{"ret":0,"token":"T"}`), 200, 21, "token or url_params is missing", 1},
 		{"ret 0 and not UTF-8", answering(`{"ret":0,"token":"T","url_params":"` + "\xff" + `"}`), 200, 38, "not UTF-8", 1},
 		{"url_params with half a character", answering(`{"ret":0,"token":"T","url_params":"\ud800"}`), 200, 43, "not UTF-8", 1},
-		{"ret 0 with an empty array", answering(`{"ret":0,"token":"T","url_params":[]}`), 200, 37, "token or url_params is missing", 1},
+		{"ret 0 with an empty array", answering(`{"ret":0,"token":"T","url_params":[]}`), 200, 37, "a field is of another type", 1},
 		{"64 KiB and a byte", answering(padded(64<<10 + 1)), 200, -1, "over 64 KiB", 1},
 		{"10 MiB", answering(padded(10 << 20)), 200, -1, "over 64 KiB", 1},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
@@ -216,8 +216,8 @@ func FuzzOrderAnswer(f *testing.F) {
 	f.Add([]byte(`{"ret":0,"token":1}`))
 	f.Add([]byte("\x00"))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		ret, token, urlParams, reason := midas.DecodeOrderAnswer(body)
-		if reason == "" && ret == 0 {
+		token, urlParams, refused, wrong := midas.ReadOrderAnswer(body)
+		if wrong == "" && refused == nil {
 			require.NotEmpty(t, token)
 			require.NotEmpty(t, urlParams)
 			// encoding/json, into no type of ours, reads the same.

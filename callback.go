@@ -31,14 +31,18 @@ type Delivery struct {
 	Token   string // of the order
 	ZoneID  string // as in the order
 	Items   []Item // what was really bought: with MaxQuantity the player may have changed the quantity
-	Charged Amount // what was really paid; a discount makes it less than the items' prices, so never demand equality
+	Charged Amount // what was really paid; a discount makes it less than the items' prices, so never require them to be equal
 
 	// Metadata is the order's. PayMethod ("wechat", "qqwallet", "qdqb" …) and Platform
 	// ("qq", "wechat" …) are what Midas appended to it. All three are empty if the order
 	// had no Metadata. An appmeta with fewer than two "*" is all Metadata.
 	Metadata, PayMethod, Platform string
 
-	Time        time.Time // when Midas made the call; old ones are not refused
+	// Numbers are what the payment system itself calls the payment (cftid, if it is there): the number
+	// that a player's receipt may show, and that a refund may be known by.
+	Numbers []string
+
+	Time        time.Time // when Midas sent the callback; old ones are not refused
 	ProvideType int       // 5 for mobile direct purchase; 0 also when absent
 
 	// Params holds every verified parameter, decoded: without sig, and without
@@ -49,16 +53,17 @@ type Delivery struct {
 // PaymentID returns one id for the payment (openID, billNo), unique among all
 // players: the openid, percent-encoded, a slash, and the billno. Where the player's
 // items are not in the same database as the payments, save it in the same write as
-// the items; that is what keeps a repeated delivery from being granted twice. The
-// player's record keeps it for 30 days at least, and for as long as a backup of the
-// players from before the save might be restored (see midassql.Inbox).
+// the items; that is what keeps a repeated delivery from being granted twice. Keep it in
+// the player's record for at least 30 days (how long Midas repeats is not known), and for as
+// long as you might restore a backup made before that save (see midassql.Inbox).
 func PaymentID(openID, billNo string) string {
 	id := make([]byte, 0, len(openID)+1+len(billNo))
 	return string(append(append(requestValue.append(id, openID), '/'), billNo...))
 }
 
 // ParseDelivery returns the delivery that r asks for. It reads r.Method and
-// r.URL.RawQuery only. For the errors see [Client.ParseDeliveryQuery].
+// r.URL.RawQuery only. A method other than GET is [ErrSignature]; for the other errors see
+// [Client.ParseDeliveryQuery].
 func (c *Client) ParseDelivery(r *http.Request) (*Delivery, error) {
 	if r.Method != http.MethodGet {
 		return nil, fmt.Errorf("midas: callback: %w: %w", ErrSignature, errNotGet)
@@ -79,7 +84,7 @@ func (c *Client) ParseDelivery(r *http.Request) (*Delivery, error) {
 // The age of a callback does not matter: a late repeat must be honoured. A query
 // over 16 KiB is refused.
 func (c *Client) ParseDeliveryQuery(rawQuery string) (*Delivery, error) {
-	d, err := c.parse(rawQuery)
+	d, _, err := c.parse(rawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("midas: callback: %w", err)
 	}
@@ -92,57 +97,60 @@ var (
 )
 
 // parse is ParseDeliveryQuery, except that for a verified callback with an error it also
-// returns what could be read: that player has paid, and somebody has to find the payment.
-func (c *Client) parse(rawQuery string) (*Delivery, error) {
+// returns what could be read: the player has paid, so support must be able to find it. key is
+// that of the callback: 0 is AppKey, n OtherAppKeys[n-1].
+func (c *Client) parse(rawQuery string) (d *Delivery, key int, err error) {
 	if c.cfg.DeliveryPath == "" {
-		return nil, errNoDeliveryPath
+		return nil, 0, errNoDeliveryPath
 	}
-	params, err := c.verify(rawQuery)
+	params, key, err := c.verify(rawQuery)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	d := &Delivery{Params: params}
-	return d, d.read(c.cfg.AppID)
+	d = &Delivery{Params: params}
+	return d, key, d.read(c.cfg.AppID)
 }
 
-// verify returns the verified parameters of a callback.
-func (c *Client) verify(rawQuery string) (Params, error) {
+// verify returns the verified parameters of a callback, and its key.
+func (c *Client) verify(rawQuery string) (params Params, key int, err error) {
 	for _, plus := range []byte{' ', '+'} { // whether Midas ever means a literal "+" is open: try that last
 		params, err := splitQuery(rawQuery, plus)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+			return nil, 0, fmt.Errorf("%w: %w", ErrSignature, err)
 		}
-		if signed := c.signed(params); signed != nil {
-			return signed, nil
+		if signed, key := c.signed(params); signed != nil {
+			return signed, key, nil
 		}
 		if strings.IndexByte(rawQuery, '+') < 0 {
 			break
 		}
 	}
-	return nil, fmt.Errorf("%w: check the pay key, its environment, and that DeliveryPath, %s, is the registered path", ErrSignature, c.cfg.DeliveryPath)
+	return nil, 0, fmt.Errorf("%w: check the pay key, its environment, and that DeliveryPath, %s, is the registered path", ErrSignature, c.cfg.DeliveryPath)
 }
 
-// signed returns the parameters that the signature among them covers, or nil. It
-// reuses the memory of params.
-func (c *Client) signed(params Params) Params {
-	sig := strings.ReplaceAll(params.Get("sig"), " ", "+") // base64 has no space: a "+" was not escaped
+// signed returns the parameters that the signature among them covers, and under which key, or
+// nil. It reuses the memory of params.
+func (c *Client) signed(params Params) (signed Params, key int) {
+	sig := []byte(strings.ReplaceAll(params.Get("sig"), " ", "+")) // base64 has no space: a "+" was not escaped
 	params = params.without("sig")
-	matches := func(params Params) bool {
-		var want [sigLength]byte
-		signInto(&want, http.MethodGet, c.cfg.DeliveryPath, params, c.appKey(), &callbackValue)
-		return subtle.ConstantTimeCompare([]byte(sig), want[:]) == 1
-	}
+	candidates := []Params{params}
 	// The documentation leaves cee_extend out of the signature, Tencent's SDKs do not.
-	if _, hosted := slices.BinarySearchFunc(params, "cee_extend", byName); hosted {
-		if documented := slices.Clone(params).without("cee_extend"); matches(documented) {
-			return documented
+	if slices.ContainsFunc(params, isCEEExtend) {
+		candidates = []Params{slices.DeleteFunc(slices.Clone(params), isCEEExtend), params}
+	}
+	for key, appKey := range c.keys() {
+		for _, params := range candidates {
+			var want [sigLength]byte
+			signInto(&want, http.MethodGet, c.cfg.DeliveryPath, params, appKey, &callbackValue)
+			if subtle.ConstantTimeCompare(sig, want[:]) == 1 {
+				return params, key
+			}
 		}
 	}
-	if matches(params) {
-		return params
-	}
-	return nil
+	return nil, 0
 }
+
+func isCEEExtend(p Param) bool { return p.Name == "cee_extend" }
 
 func (p Params) without(name string) Params {
 	return slices.DeleteFunc(p, func(param Param) bool { return param.Name == name })
@@ -187,8 +195,8 @@ func splitQuery(rawQuery string, plus byte) (Params, error) {
 	return params, nil
 }
 
-// unescape decodes %XX, and "+" as plus, in the memory of b, which must have room
-// for s. A "%" that starts no valid escape is itself.
+// unescape decodes %XX, and "+" as plus, in the memory of b, so that all parts of a query share
+// one allocation. A "%" that starts no valid escape is itself.
 func unescape(b *strings.Builder, s string, plus byte) string {
 	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
 		return s
@@ -219,16 +227,6 @@ func fromHex(b byte) byte {
 	return b&^0x20 - 'A' + 10
 }
 
-// isPlainName reports whether name is one or more of A-Za-z0-9_.-
-func isPlainName(name string) bool {
-	for i := 0; i < len(name); i++ {
-		if requestValue[name[i]] != asIs { // E keeps the same characters
-			return false
-		}
-	}
-	return name != ""
-}
-
 // read sets the fields of d from its verified Params. A number that does not fit is
 // an error, never a wrong value; the fields after it stay empty then.
 func (d *Delivery) read(appID string) error {
@@ -256,6 +254,10 @@ func (d *Delivery) read(appID string) error {
 			appMeta = p.Value
 		case "providetype":
 			provideType = p.Value
+		case "cftid":
+			if p.Value != "" {
+				d.Numbers = []string{p.Value}
+			}
 		case "version":
 			version = p.Value
 		}
@@ -322,57 +324,6 @@ func splitAppMeta(s string) (metadata, payMethod, platform string) {
 		return s, "", ""
 	}
 	return s[:middle], s[middle+1 : last], s[last+1:]
-}
-
-// A Reply is the answer to a callback (protocol.md 5, delivery callback); [ReplyTo]
-// makes one. Midas rejects the zero Reply.
-type Reply struct {
-	ret int
-	msg string // without whitespace and without text from the caller
-}
-
-// ReplyTo returns the answer to what a DeliverFunc or a Parse method returned:
-//
-//	nil                          0  OK
-//	ErrTokenExpired              2  token_expired
-//	ErrTokenNotFound             3  token_not_found
-//	*ParamError, ErrSignature    4  bad_parameter:amt (known names only)
-//	anything else                1  system_busy
-//
-// Errors of an order or an amount are anything else: what [Client.CreateOrder]
-// returned, and a [*ParamError] that has a Field, wherever in err they are. They say
-// nothing about the callback, and the player has paid.
-func ReplyTo(err error) Reply {
-	var param *ParamError
-	switch {
-	case err == nil:
-		return Reply{0, "OK"}
-	case aboutOrder(err):
-		return systemBusy
-	case errors.Is(err, ErrTokenExpired):
-		return Reply{2, "token_expired"}
-	case errors.Is(err, ErrTokenNotFound):
-		return Reply{3, "token_not_found"}
-	case errors.As(err, &param) && param != nil && slices.Contains(callbackNames, param.Param):
-		return Reply{4, "bad_parameter:" + param.Param}
-	case param != nil:
-		return Reply{4, "bad_parameter"}
-	case errors.Is(err, ErrSignature):
-		return Reply{4, "bad_parameter:sig"}
-	}
-	return systemBusy
-}
-
-var systemBusy = Reply{1, "system_busy"}
-
-// Ret returns 0 for delivered, 1 for system busy, 2 for token expired, 3 for no such
-// token, or 4 for a bad parameter.
-func (r Reply) Ret() int { return r.ret }
-
-// Bytes returns the body to send: these bytes and nothing else, with their
-// Content-Length. A JSON encoder would add a line end that Midas does not accept.
-func (r Reply) Bytes() []byte {
-	return []byte(`{"ret":` + strconv.Itoa(r.ret) + `,"msg":"` + r.msg + `"}`)
 }
 
 // callbackNames are the parameters of protocol.md 5, delivery callback. Only these are repeated in

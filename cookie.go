@@ -1,6 +1,6 @@
 package midas
 
-// Login is how the player logged in. It decides the session cookies of an order
+// Login is how the player logged in. It decides the session cookies of a call
 // (protocol.md 4, cookies). The values are the ones that the apps send. The zero
 // value is refused.
 type Login string
@@ -30,9 +30,9 @@ func (l Login) session() (id, kind string) {
 }
 
 // cookies returns the Cookie header of a call, without which Midas refuses it.
-// The value of org_loc is a path, percent-encoded.
-func (g Gateway) cookies(login Login, path string) string {
+// The value of org_loc is percent-encoded.
+func cookies(login Login, orgLoc string) string {
 	id, kind := login.session()
 	header := "session_id=" + id + "; session_type=" + kind + "; org_loc="
-	return string(requestValue.append([]byte(header), g.OrgLocPrefix+path))
+	return string(requestValue.append([]byte(header), orgLoc))
 }

@@ -3,9 +3,11 @@ package midas
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"regexp"
-	"slices"
 	"strconv"
+
+	"github.com/midas-go/midas/internal/call"
 )
 
 // Errors a caller can act on. They come wrapped; use [errors.Is].
@@ -15,8 +17,8 @@ var (
 	// key and its environment, and for callbacks Config.DeliveryPath.
 	ErrSignature = errors.New("signature not verified")
 
-	// ErrLoginExpired: Midas does not know the player's login (ret 1018). It has been
-	// seen to pass within seconds, so one more try is worthwhile while the player
+	// ErrLoginExpired: Midas does not know the player's login (ret 1018). It sometimes
+	// clears up within seconds, so one more try is worthwhile while the player
 	// waits; after that the app logs in again and sends a new openkey, pf and pfkey.
 	ErrLoginExpired = errors.New("login expired")
 
@@ -24,25 +26,31 @@ var (
 	// one environment, sandbox or live, and the sandbox must be published in the console.
 	ErrPermission = errors.New("no permission")
 
-	// ErrTokenExpired makes a DeliverFunc's answer ret 2. It is hardly ever right: a
-	// callback that comes late is from a player who has paid.
+	// ErrNotSent: nothing of a call left the process, so making it again cannot do it twice. It
+	// is joined with the reason, from [Client.Call] and [Client.CreateOrder]; a [*FieldError] has
+	// to be fixed first. After any other error but an [*Error] the outcome is unknown.
+	ErrNotSent = errors.New("nothing was sent")
+
+	// ErrTokenExpired: a DeliverFunc that returns it answers ret 2. It is hardly ever right:
+	// a callback that comes late is from a player who has paid.
 	ErrTokenExpired = errors.New("token expired")
 
-	// ErrTokenNotFound makes a DeliverFunc's answer ret 3, which is final: return it
-	// for an order that was never placed.
+	// ErrTokenNotFound: a DeliverFunc that returns it answers ret 3, which is assumed to be
+	// final: return it for an order that was never placed.
 	ErrTokenNotFound = errors.New("token not found")
 )
 
 // Error is a refusal by Midas: an answer whose ret is not 0 (protocol.md 4,
-// answer). Sending the same request again does not help. Use [errors.As] for its
+// answer). Sending the same request again helps at most after [ErrLoginExpired]. Use
+// [errors.As] for its
 // fields and [errors.Is] for what it means: 1016 is [ErrPermission], 1018 is
 // [ErrLoginExpired], 1001 with a msg about the sig is [ErrSignature].
 type Error struct {
 	Ret  int    // Midas's return code, mostly 1000 and above
-	Msg  string // Midas's words; "[withheld]" where they repeat a value of the request
-	Code string // err_code, such as "1018--2-20", withheld likewise; may be empty
+	Msg  string // Midas's message; "[withheld]" unless it is plain words without a value of the request
+	Code string // err_code, such as "1018--2-20"; "[withheld]" if it does not look like one; may be empty
 
-	aboutSig bool // Midas's words were about the sig, whether they are shown or not
+	aboutSig bool // the message is about the sig, whether it is shown or not
 }
 
 func (e *Error) Error() string {
@@ -59,36 +67,34 @@ func (e *Error) Error() string {
 	return text
 }
 
+// meanings are the return codes that a caller can act on (protocol.md 4, answer).
+var meanings = map[int]struct {
+	is   error
+	hint string
+}{
+	1001: {nil, "bad parameter: fix the request"},
+	1016: {ErrPermission, "no permission: are gateway, offer id and pay key of the same environment, and is the sandbox published in the console?"},
+	1018: {ErrLoginExpired, "login expired: try once more in some seconds, then let the app log in again; on YSDK a QQ player's OpenKey is the value called pay_token"},
+}
+
 func (e *Error) hint() string {
-	switch {
-	case e.Is(ErrSignature):
+	if e.Is(ErrSignature) {
 		return "the signature does not match: check the pay key and the gateway"
-	case e.Ret == 1001:
-		return "bad parameter: fix the request"
-	case e.Is(ErrPermission):
-		return "no permission: are gateway, offer id and pay key of the same environment, and is the sandbox published in the console?"
-	case e.Is(ErrLoginExpired):
-		return "login expired: try once more in some seconds, then let the app log in again; on YSDK a QQ player's OpenKey is the value called pay_token"
 	}
-	return ""
+	return meanings[e.Ret].hint
 }
 
 var aboutSig = regexp.MustCompile(`(?i)\bsig(nature)?(\b|_)`)
 
 // Is makes errors.Is(err, ErrLoginExpired) and the like work.
 func (e *Error) Is(target error) bool {
-	if e == nil {
+	switch {
+	case e == nil || target == nil:
 		return false
-	}
-	switch target {
-	case ErrSignature:
+	case target == ErrSignature:
 		return e.Ret == 1001 && (e.aboutSig || aboutSig.MatchString(e.Msg))
-	case ErrPermission:
-		return e.Ret == 1016
-	case ErrLoginExpired:
-		return e.Ret == 1018
 	}
-	return false
+	return meanings[e.Ret].is == target
 }
 
 // LogValue shows the fields as a group.
@@ -96,10 +102,10 @@ func (e *Error) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("ret", e.Ret), slog.String("msg", e.Msg), slog.String("err_code", e.Code))
 }
 
-// ResponseError is an answer to an order that cannot be used: an HTTP status other
+// ResponseError is an answer to a call that cannot be used: an HTTP status other
 // than 200, HTML, nothing, half an answer, or too much of it. Its body is never
-// shown, since proxies repeat the URL with its secrets there. Whether the order
-// exists is unknown; no money has moved, so placing it again is safe.
+// shown, since proxies repeat the URL with its secrets there. Whether Midas did what
+// was asked is unknown. An order moves no money, so placing it again is safe.
 type ResponseError struct {
 	StatusCode  int    // HTTP status
 	ContentType string // media type without parameters; empty where it is missing or odd
@@ -122,48 +128,58 @@ func (e *ResponseError) Error() string {
 // Unwrap returns the network fault that cut the answer short, or nil.
 func (e *ResponseError) Unwrap() error { return e.cause }
 
-// ParamError is a parameter that is missing or wrong: in an order or an amount
-// (nothing was sent), or in a callback (nothing was delivered). Only errors of
-// orders and amounts have a Field. A DeliverFunc returns one without a Field to
-// answer ret 4, naming the parameter.
-type ParamError struct {
-	Param  string // name on the wire: "payitem", "amt"; empty where there is none
+// FieldError is a field of a request, an amount or an item that is missing or wrong; nothing
+// was sent or stored. It says nothing about a callback: see [ReplyTo].
+type FieldError struct {
+	Field  string // in Go: "Player.Login", "Items[0].Price"
+	Param  string // name on the wire, such as "payitem"; empty where there is none
 	Reason string // what is wrong; never holds a secret
-	Field  string // where it comes from in Go: "Login", "Items[0].Price"; empty for a callback
 }
 
-func (e *ParamError) Error() string {
-	switch {
-	case e.Field == "":
-		return "parameter " + e.Param + ": " + e.Reason
-	case e.Param == "" || e.Param == e.Field:
+func (e *FieldError) Error() string {
+	if e.Param == "" || e.Param == e.Field {
 		return e.Field + ": " + e.Reason
 	}
 	return e.Field + " (parameter " + e.Param + "): " + e.Reason
 }
 
-// aboutOrder reports whether err or anything it wraps is about an order or an
-// amount, which says nothing about a callback.
-func aboutOrder(err error) bool {
-	switch e := err.(type) { //nolint:errorlint // this walks the tree itself: errors.As stops at the first match
-	case *Error, *ResponseError, *fault:
-		return true
-	case *ParamError:
-		return e != nil && e.Field != ""
-	case interface{ As(any) bool }: // it may have that instead of an Unwrap
-		var refused *Error
-		var param *ParamError
-		if e.As(&refused) || e.As(&param) && aboutOrder(param) {
-			return true
-		}
+// ParamError is a parameter of a callback that is missing or wrong; nothing was delivered. A
+// DeliverFunc that returns one refuses the payment: it is answered ret 4, naming the
+// parameter, with the exceptions of [ReplyTo].
+type ParamError struct {
+	Param  string // name on the wire: "amt"
+	Reason string // what is wrong; never holds a secret
+}
+
+func (e *ParamError) Error() string { return "parameter " + e.Param + ": " + e.Reason }
+
+// A notSentError is an error after which nothing has left the process.
+type notSentError struct{ error }
+
+func (e *notSentError) Is(target error) bool { return target == ErrNotSent }
+func (e *notSentError) Unwrap() error        { return e.error }
+
+// wrongFields joins errs, all of them *FieldError values, or returns nil.
+func wrongFields(errs []error) error {
+	if errs == nil {
+		return nil
 	}
-	switch e := err.(type) { //nolint:errorlint // as above
-	case interface{ Unwrap() error }:
-		return aboutOrder(e.Unwrap())
-	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(e.Unwrap(), aboutOrder)
-	}
-	return false
+	return &notSentError{errors.Join(errs...)}
+}
+
+// aboutCall reports whether err or anything it wraps is about a call, an amount or the
+// network, which says nothing about a callback.
+func aboutCall(err error) bool {
+	var (
+		refused  *Error
+		unusable *ResponseError
+		field    *FieldError
+		config   *ConfigError
+		fault    *call.NetworkError
+		network  net.Error
+	)
+	return errors.As(err, &refused) || errors.As(err, &unusable) || errors.As(err, &field) ||
+		errors.As(err, &config) || errors.As(err, &fault) || errors.As(err, &network)
 }
 
 // ConfigError is a field of [Config] that is missing or wrong. [New] reports all

@@ -24,9 +24,9 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		`no usable answer (HTTP status 502): want status 200`:             &midas.ResponseError{StatusCode: 502, Length: -1, Reason: "want status 200"},
 		`no usable answer (HTTP status 200, text/html, 7 bytes): it is x`: &midas.ResponseError{StatusCode: 200, ContentType: "text/html", Length: 7, Reason: "it is x"},
 		`parameter amt: missing`:                                          &midas.ParamError{Param: "amt", Reason: "missing"},
-		`Items[0].Price (parameter payitem): below one fen`:               &midas.ParamError{Param: "payitem", Field: "Items[0].Price", Reason: "below one fen"},
-		`ctx: is nil`:                &midas.ParamError{Field: "ctx", Reason: "is nil"},
-		`payitem: empty`:             &midas.ParamError{Field: "payitem", Param: "payitem", Reason: "empty"},
+		`Items[0].Price (parameter payitem): below one fen`:               &midas.FieldError{Param: "payitem", Field: "Items[0].Price", Reason: "below one fen"},
+		`ctx: is nil`:                &midas.FieldError{Field: "ctx", Reason: "is nil"},
+		`payitem: empty`:             &midas.FieldError{Field: "payitem", Param: "payitem", Reason: "empty"},
 		`midas.Config.AppKey: empty`: &midas.ConfigError{Field: "AppKey", Reason: "empty"},
 	} {
 		t.Run(want, func(t *testing.T) {

@@ -66,7 +66,7 @@ func TestEveryAnswerMakesOneEvent(t *testing.T) {
 		{"panicked", func(context.Context, *midas.Delivery) error { panic("no shop") }, nil, nil, `{"ret":1,"msg":"system_busy"}`, []event{{midas.Panicked, false, 1, false, slog.LevelError}}},
 		{"ended its goroutine", func(context.Context, *midas.Delivery) error { runtime.Goexit(); return nil }, nil, nil, `{"ret":1,"msg":"system_busy"}`, []event{{midas.Panicked, false, 1, false, slog.LevelError}}},
 		{"timed out, then delivered", after(3*time.Second, nil), nil, nil, `{"ret":1,"msg":"system_busy"}`, []event{{midas.TimedOut, false, 1, false, slog.LevelError}, {midas.Delivered, true, 0, true, slog.LevelError}}},
-		{"timed out, then failed", after(3*time.Second, failed), nil, nil, `{"ret":1,"msg":"system_busy"}`, []event{{midas.TimedOut, false, 1, false, slog.LevelError}, {midas.Failed, true, 1, false, slog.LevelError}}},
+		{"timed out, then failed", after(3*time.Second, failed), nil, nil, `{"ret":1,"msg":"system_busy"}`, []event{{midas.TimedOut, false, 1, false, slog.LevelError}, {midas.TimedOut, true, 1, false, slog.LevelError}}},
 		{"Midas hung up", returning(nil), func(r *http.Request) *http.Request {
 			ctx, cancel := context.WithCancel(r.Context())
 			cancel()
@@ -83,7 +83,7 @@ func TestEveryAnswerMakesOneEvent(t *testing.T) {
 		}, nil, `{"ret":4,"msg":"bad_parameter:openid"}`, []event{{midas.Malformed, false, 4, false, slog.LevelWarn}}},
 		{"a POST", returning(nil), func(r *http.Request) *http.Request {
 			return httptest.NewRequest("POST", r.URL.String(), nil)
-		}, nil, "", []event{{midas.Unverified, false, -1, false, slog.LevelWarn}}},
+		}, nil, "", []event{{midas.Unverified, false, 0, false, slog.LevelWarn}}},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +106,7 @@ func TestEveryAnswerMakesOneEvent(t *testing.T) {
 
 				var seen []event
 				for i, e := range got.all {
-					seen = append(seen, event{e.Outcome, e.Late, e.Ret, e.Reconcile(), lines.records[i].Level})
+					seen = append(seen, event{e.Outcome, e.Late, e.Ret, e.MustReconcile(), lines.records[i].Level})
 					if e.Outcome != midas.Unverified {
 						require.Equal(t, []string{"-APPDJ0-1", "TOKEN"}, []string{e.BillNo, e.Token})
 					}
@@ -171,14 +171,17 @@ func (h handlerFunc) Handle(_ context.Context, record slog.Record) error { h(rec
 // A panic in a goroutine without recover ends the process (reliability review, R4).
 func TestALogHandlerOrHookThatPanicsCostsNothing(t *testing.T) {
 	t.Parallel()
-	for what, crash := range map[string]func(){"panic": func() { panic("log handler") }, "Goexit": runtime.Goexit} {
+	for what, test := range map[string]struct {
+		crash func()
+		lines int // two answers, two late deliveries, and the hook's panics
+	}{"panic": {func() { panic("log handler") }, 8}, "Goexit": {runtime.Goexit, 4}} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				calls := 0
 				c := callbackClient(t, func(cfg *midas.Config) {
-					cfg.Logger = slog.New(handlerFunc(func(slog.Record) { calls++; crash() }))
-					cfg.OnCallback = func(midas.CallbackEvent) { crash() }
+					cfg.Logger = slog.New(handlerFunc(func(slog.Record) { calls++; test.crash() }))
+					cfg.OnCallback = func(midas.CallbackEvent) { test.crash() }
 				})
 				h := c.DeliveryHandler(func(context.Context, *midas.Delivery) error { time.Sleep(3 * time.Second); return nil })
 				for range 2 {
@@ -187,7 +190,7 @@ func TestALogHandlerOrHookThatPanicsCostsNothing(t *testing.T) {
 					require.Equal(t, `{"ret":1,"msg":"system_busy"}`, recorder.Body.String())
 				}
 				require.NoError(t, c.Wait(t.Context()))
-				require.Equal(t, 4, calls, "two answers and two late deliveries")
+				require.Equal(t, test.lines, calls)
 			})
 		})
 	}
@@ -298,7 +301,7 @@ func TestRunningDeliverFuncsAreBounded(t *testing.T) {
 			require.Equal(t, `{"ret":1,"msg":"system_busy"}`, body)
 			require.Equal(t, 1800*time.Millisecond, took)
 		}
-		require.ErrorContains(t, c.Ready(), "2 DeliverFuncs are running, at most 2 may")
+		require.ErrorContains(t, c.Ready(), "2 functions are running, at most 2 may")
 
 		body, took := call("three", "")
 		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, body)
@@ -348,7 +351,7 @@ func TestARepeatThatMustBeReconciledIsNotTakenForTheFirst(t *testing.T) {
 	close(release)
 	require.NoError(t, c.Wait(t.Context()))
 	require.Len(t, got.all, 3)
-	require.True(t, got.all[2].Reconcile())
+	require.True(t, got.all[2].MustReconcile())
 }
 
 // Anybody can send a callback that does not verify, with a path of a megabyte.
@@ -450,4 +453,90 @@ func TestARewrittenQueryIsNamed(t *testing.T) {
 			require.Equal(t, test.named, strings.Contains(got.all[0].Err.Error(), "something rewrote the query"))
 		})
 	}
+}
+
+// The answer to a repeat is that of a grant, so only the DeliverFunc can tell them apart
+// (newcomer review, N10).
+func TestARepeatIsToldFromAGrant(t *testing.T) {
+	t.Parallel()
+	var log journal
+	var got events
+	granted := map[string]bool{}
+	c := callbackClient(t, log.attach, func(cfg *midas.Config) { cfg.OnCallback = got.add })
+	h := c.DeliveryHandler(func(ctx context.Context, d *midas.Delivery) error {
+		if granted[d.BillNo] {
+			midas.MarkRepeat(ctx)
+		}
+		granted[d.BillNo] = true
+		return nil
+	})
+	for range 3 {
+		require.Equal(t, `{"ret":0,"msg":"OK"}`, serve(h, "GET", signed(nil)).Body.String())
+	}
+	require.NoError(t, c.Wait(t.Context()))
+	var repeats, logged []any
+	for i, line := range log.lines(t) {
+		require.Equal(t, midas.Delivered, got.all[i].Outcome)
+		require.Equal(t, "delivered", line["outcome"])
+		repeats, logged = append(repeats, got.all[i].Repeat), append(logged, line["repeat"])
+	}
+	require.Equal(t, []any{false, true, true}, repeats)
+	require.Equal(t, []any{nil, true, true}, logged)
+}
+
+// A grant that obeys its context says which time was used up, like one that does not (N11).
+func TestAGrantThatGivesUpInTimeSaysWhichTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var got events
+		c := callbackClient(t, func(cfg *midas.Config) { cfg.OnCallback = got.add })
+		h := c.DeliveryHandler(func(ctx context.Context, _ *midas.Delivery) error {
+			<-ctx.Done()
+			return fmt.Errorf("insert: %w", ctx.Err())
+		})
+		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, serve(h, "GET", signed(nil)).Body.String())
+		require.NoError(t, c.Wait(t.Context()))
+		require.Equal(t, midas.TimedOut, got.all[0].Outcome)
+		require.Equal(t, 1500*time.Millisecond, got.all[0].Duration)
+		require.EqualError(t, got.all[0].Err, "the DeliverFunc used up its 1.5s (Config.DeliverTimeout): insert: context deadline exceeded")
+		require.ErrorIs(t, got.all[0].Err, context.DeadlineExceeded)
+	})
+}
+
+// Looking at an error must not end the process: it may be of a type of the game's own.
+func TestAnErrorThatPanicsWhereItIsLookedAtIsAPanic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, late := range []time.Duration{0, 3 * time.Second} {
+			var got events
+			c := callbackClient(t, func(cfg *midas.Config) { cfg.OnCallback = got.add })
+			h := c.DeliveryHandler(func(context.Context, *midas.Delivery) error { time.Sleep(late); return panickingError{} })
+			require.Equal(t, `{"ret":1,"msg":"system_busy"}`, serve(h, "GET", signed(nil)).Body.String())
+			require.NoError(t, c.Wait(t.Context()))
+			last := got.all[len(got.all)-1]
+			require.Equal(t, midas.Panicked, last.Outcome)
+			require.Equal(t, late > 0, last.Late)
+		}
+	})
+}
+
+type panickingError struct{}
+
+func (panickingError) Error() string { return "x" }
+func (panickingError) Is(error) bool { panic("in Is") }
+
+// 2, 3 and 4 stay what the DeliverFunc chose, though its time was used up.
+func TestAnAnswerThatWasChosenIsGivenThoughTheTimeIsUsedUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var got events
+		c := callbackClient(t, func(cfg *midas.Config) { cfg.OnCallback, cfg.OtherAppKeys = got.add, []string{"second"} })
+		h := c.DeliveryHandler(func(ctx context.Context, _ *midas.Delivery) error { <-ctx.Done(); return midas.ErrTokenNotFound })
+		require.Equal(t, `{"ret":3,"msg":"token_not_found"}`, serve(h, "GET", signed(nil)).Body.String())
+		h = c.DeliveryHandler(func(context.Context, *midas.Delivery) error { time.Sleep(time.Minute); return nil })
+		serve(h, "GET", signedWith("second"))
+		require.NoError(t, c.Wait(t.Context()))
+		require.Equal(t, midas.Declined, got.all[0].Outcome)
+		require.Equal(t, []any{true, 1}, []any{got.all[2].Late, got.all[2].Key}, "a late event has its key too")
+	})
 }

@@ -38,7 +38,7 @@ func ExampleConfig_logger() {
 
 	fake.NextOrders(midastest.Fault{Status: http.StatusBadGateway, Body: "upstream is down"})
 	_, err = client.CreateOrder(context.Background(), midas.OrderRequest{
-		Login: midas.WeChat, OpenID: "o_openid", OpenKey: "access-token", PF: "wechat_wx-2001-android-2011-xxxx", PFKey: "pfkey",
+		Player:    midas.Player{Login: midas.WeChat, OpenID: "o_openid", OpenKey: "access-token", PF: "wechat_wx-2001-android-2011-xxxx", PFKey: "pfkey"},
 		Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}},
 		GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
 	})

@@ -3,6 +3,7 @@ package midas_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
 )
 
@@ -37,8 +39,8 @@ func ExampleClient_CreateOrder() {
 	}
 
 	order, err := client.CreateOrder(context.Background(), midas.OrderRequest{
-		Login:  midas.WeChat,
-		OpenID: "o_openid", OpenKey: "access-token", PF: "wechat_wx-2001-android-2011-xxxx", PFKey: "pfkey", // from the app
+		Player: midas.Player{Login: midas.WeChat, OpenID: "o_openid", OpenKey: "access-token", PF: "wechat_wx-2001-android-2011-xxxx", PFKey: "pfkey"},
+		// from the app
 		Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}, // from the server's catalogue
 		GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
 	})
@@ -113,19 +115,19 @@ func ExampleError() {
 		log.Fatal(err)
 	}
 	_, err = client.CreateOrder(context.Background(), midas.OrderRequest{
-		Login: midas.QQ, OpenID: "openid", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey",
+		Player:    midas.Player{Login: midas.QQ, OpenID: "openid", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey"},
 		Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}},
 		GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
 	})
 
 	var (
-		param    *midas.ParamError
+		field    *midas.FieldError
 		refused  *midas.Error
 		unusable *midas.ResponseError
 	)
 	switch {
-	case errors.As(err, &param): // nothing was sent
-		fmt.Println("fix the parameter", param.Param)
+	case errors.As(err, &field): // nothing was sent
+		fmt.Println("fix the field", field.Field)
 	case errors.Is(err, midas.ErrLoginExpired):
 		fmt.Println("the app has to log in again")
 	case errors.Is(err, midas.ErrPermission), errors.Is(err, midas.ErrSignature):
@@ -213,6 +215,41 @@ func ExamplePaymentID() {
 	// a%2Fb/1 a/b/1
 }
 
+// What SnsSigCheck::makeSig does. The request is one of Tencent's documentation.
+func ExampleSign() {
+	params := url.Values{
+		"openid": {"11111111111111111"}, "openkey": {"2222222222222222"}, "appid": {"123456"},
+		"pf": {"qzone"}, "format": {"json"}, "userip": {"112.90.139.30"},
+	}
+	sig := midas.Sign("GET", "/v3/user/get_info", params, "228bf094169a40a3bd188ba37ebe8723") // no "&" behind the key
+	fmt.Println(sig)
+	fmt.Println(midas.BaseString("GET", "/v3/user/get_info", params)[:40])
+	// Output:
+	// FdJkiDYwMj5Aj1UG2RUPc83iokk=
+	// GET&%2Fv3%2Fuser%2Fget_info&appid%3D1234
+}
+
+// The cookie org_loc as Tencent's PHP SDK sends it.
+func ExampleGateway() {
+	gateway := midas.Sandbox()
+	gateway.OrgLocPrefix = "" // org_loc=%2Fmpay%2Fbuy_goods_m
+	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "sandbox-pay-key", Gateway: gateway})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = client
+}
+
+// The sandbox on your own machine, "midas sandbox", is a YSDK gateway at another address.
+func ExampleGateway_sandboxOnThisMachine() {
+	gateway := midas.Sandbox().At("http://127.0.0.1:9100") // where "midas sandbox" listens
+	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "my-test-key", Gateway: gateway, DeliveryPath: "/pay/notify"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = client
+}
+
 // The sig of the callback in Tencent's documentation.
 func ExampleSignCallback() {
 	params := url.Values{
@@ -247,15 +284,21 @@ func ExampleReplyTo() {
 
 // Sandbox and live are a gateway and a pay key; nothing else differs.
 func ExampleConfig() {
+	var db *sql.DB // the game's
 	gateway := midas.Sandbox()
 	if os.Getenv("MIDAS_ENV") == "live" {
 		gateway = midas.Production()
+	}
+	store, err := midassql.New(db, midassql.MySQL, midassql.Options{Environment: os.Getenv("MIDAS_ENV"), Logger: slog.Default()})
+	if err != nil {
+		log.Fatal(err)
 	}
 	client, err := midas.New(midas.Config{
 		AppID:        os.Getenv("MIDAS_APP_ID"),  // offer id
 		AppKey:       os.Getenv("MIDAS_APP_KEY"), // of that environment, without the trailing "&"
 		Gateway:      gateway,
 		DeliveryPath: "/pay/notify",
+		OnCallback:   store.OnCallback, // keeps what was not answered OK, for support
 		Logger:       slog.Default(),
 	})
 	if err != nil {
@@ -342,8 +385,48 @@ func ExampleClient_Wait() {
 
 // Printed, logged or marshalled, what holds secrets does not show them.
 func ExampleOrderRequest() {
-	req := midas.OrderRequest{Login: midas.QQ, OpenID: "openid", OpenKey: "secret", PFKey: "secret"}
+	req := midas.OrderRequest{Player: midas.Player{Login: midas.QQ, OpenID: "openid", OpenKey: "secret", PFKey: "secret"}}
 	text, err := json.Marshal(req)
 	fmt.Println(bytes.Contains(text, []byte("secret")), strings.Contains(fmt.Sprintf("%+v %#v", req, &req), "secret"), err)
 	// Output: false false <nil>
+}
+
+// A call that this module has no method for: the player's Q-points, with get_balance_m, on
+// YSDK, where the cookie org_loc of such a call has no prefix (protocol.md 7, neighbours). Its
+// answer type has the fields that are wanted.
+func ExampleClient_Call() {
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		orgLoc, _ := r.Cookie("org_loc")
+		fmt.Println(r.URL.Path, orgLoc.Value)
+		fmt.Fprint(w, `{"ret":0,"balance":220,"gen_balance":20,"first_save":1}`)
+	}))
+	defer gateway.Close()
+	client, err := midas.New(midas.Config{AppID: "1450000000", AppKey: "my-test-key", Gateway: midas.Sandbox().At(gateway.URL)})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	var answer struct {
+		Balance int `json:"balance"`     // all Q-points
+		Given   int `json:"gen_balance"` // of them, given for free
+	}
+	err = client.Call(context.Background(), midas.Call{
+		API:    "/mpay/get_balance_m",
+		OrgLoc: "/mpay/get_balance_m",
+		Player: midas.Player{Login: midas.QQ, OpenID: "openid", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey"},
+	}, &answer)
+	var field *midas.FieldError
+	switch {
+	case errors.As(err, &field): // nothing was sent, and nothing ever would be
+		fmt.Println("fix the field", field.Field)
+	case errors.Is(err, midas.ErrNotSent): // making it again cannot do it twice
+		fmt.Println("try again")
+	case err != nil:
+		fmt.Println(err)
+	default:
+		fmt.Println(answer.Balance, "Q-points,", answer.Given, "of them for free")
+	}
+	// Output:
+	// /mpay/get_balance_m %2Fmpay%2Fget_balance_m
+	// 220 Q-points, 20 of them for free
 }

@@ -231,7 +231,7 @@ func TestAStuckDeliveryIsAnsweredInTimeAndItsLateSuccessLogged(t *testing.T) {
 		require.Equal(t, `{"ret":1,"msg":"system_busy"}`, w.Body.String())
 		synctest.Wait() // for the log
 		require.Len(t, log.lines(t), 1)
-		require.Equal(t, "the DeliverFunc has not returned in time", log.lines(t)[0]["error"])
+		require.Equal(t, "the DeliverFunc has not returned, and its 1.5s (Config.DeliverTimeout) are used up", log.lines(t)[0]["error"])
 		require.Equal(t, "timed_out", log.lines(t)[0]["outcome"])
 		require.Equal(t, "ERROR", log.lines(t)[0]["level"])
 
@@ -353,7 +353,7 @@ func TestEachCallbackIsLoggedOnce(t *testing.T) {
 		{"no such token", "GET", signed(nil), midas.ErrTokenNotFound, "WARN declined -APPDJ0-1 o_TE… TOKEN 3 token not found <nil>"},
 		{"a failure", "GET", signed(nil), errors.New("disk full"), "ERROR failed -APPDJ0-1 o_TE… TOKEN 1 disk full <nil>"},
 		{"forged", "GET", signed(nil) + "x", nil, "WARN unverified <nil> <nil> <nil> 4 signature not verified: check the pay key, its environment, and that DeliveryPath, /pay/notify, is the registered path /pay/notify"},
-		{"POST", "POST", "", nil, "WARN unverified <nil> <nil> <nil> -1 the method is not GET /pay/notify"},
+		{"POST", "POST", "", nil, "WARN unverified <nil> <nil> <nil> 0 the method is not GET /pay/notify"},
 		{"malformed", "GET", signed(map[string]string{"amt": "x"}), nil, "WARN malformed -APPDJ0-1 o_TE… TOKEN 4 parameter amt: not a number from 0 to 9223372036854775807 <nil>"},
 	} {
 		t.Run(test.what, func(t *testing.T) {

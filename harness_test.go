@@ -113,11 +113,8 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // (rawurlencode with "~" encoded, ksort, hash_hmac).
 func goldenOrder() midas.OrderRequest {
 	return midas.OrderRequest{
-		Login:            midas.QQ,
-		OpenID:           "o_TEST-openid",
-		OpenKey:          "test+openkey/1",
-		PF:               "qq_m_qq-2001-android-2011-xxxx",
-		PFKey:            "test=pfkey",
+		Player: midas.Player{Login: midas.QQ, OpenID: "o_TEST-openid", OpenKey: "test+openkey/1", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "test=pfkey"},
+
 		Items:            []midas.Item{{ID: "sword", Price: 60 * midas.QPoint, Quantity: 2}},
 		GoodsName:        "屠龙 刀",
 		GoodsDescription: "一把~刀",

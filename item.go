@@ -7,6 +7,12 @@ import (
 	"strings"
 )
 
+// Limits of the parameter payitem (protocol.md 3, parameters).
+const (
+	maxPayItem = 511           // bytes
+	maxTotal   = 2_000_000_000 // fen
+)
+
 // An Item is something a player buys: its id in the game's catalogue, the price
 // of one, and how many. ID is printable ASCII without "*", ";", "|" and spaces. In
 // an order, Price is at least one fen and Quantity at least one.
@@ -35,12 +41,12 @@ func FormatItems(items []Item) string {
 }
 
 // ParseItems reads the notation that [FormatItems] writes, with the trailing zeros in
-// prices that callbacks show. The error is a [*ParamError] for payitem. A price of 0 and
-// any id that is not empty are accepted: the limits are those of an order.
+// prices that callbacks show. The error is a [*FieldError] for payitem. It accepts a price of 0
+// and any non-empty id; the limits of Item apply to orders only.
 func ParseItems(payitem string) ([]Item, error) {
 	items, reason := parseItems(payitem)
 	if reason != "" {
-		return nil, &ParamError{Param: "payitem", Field: "payitem", Reason: reason}
+		return nil, &FieldError{Field: "payitem", Param: "payitem", Reason: reason}
 	}
 	return items, nil
 }
@@ -81,24 +87,22 @@ func (items payItems) EncodeValues(name string, values *url.Values) error {
 
 // validateItems calls refuse for each limit that items do not meet
 // (protocol.md 3, parameters).
-func validateItems(items []Item, refuse func(field, param, format string, args ...any)) {
+func validateItems(items []Item, refuse func(field, format string, args ...any)) {
 	if len(items) == 0 {
-		refuse("Items", "payitem", "empty: an order needs an item")
+		refuse("Items", "empty: an order needs an item")
 		return
 	}
 	left := Amount(maxTotal)
 	for i, item := range items {
-		refuseItem := func(field, reason string) {
-			refuse(fmt.Sprintf("Items[%d].%s", i, field), "payitem", "%s", reason)
-		}
+		field := fmt.Sprintf("Items[%d].", i)
 		if item.ID == "" || strings.ContainsFunc(item.ID, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("*;|", c) }) {
-			refuseItem("ID", "empty, or not plain ASCII without * ; | and spaces")
+			refuse(field+"ID", "empty, or not plain ASCII without * ; | and spaces")
 		}
 		if item.Price < Fen {
-			refuseItem("Price", "below one fen")
+			refuse(field+"Price", "below one fen")
 		}
 		if item.Quantity < 1 {
-			refuseItem("Quantity", "below 1")
+			refuse(field+"Quantity", "below 1")
 		}
 		switch {
 		case item.Price < Fen || item.Quantity < 1 || left < 0:
@@ -109,9 +113,9 @@ func validateItems(items []Item, refuse func(field, param, format string, args .
 		}
 	}
 	if left < 0 {
-		refuse("Items", "payitem", "the total is over %s yuan", Amount(maxTotal).Yuan())
+		refuse("Items", "the total is over %s yuan", Amount(maxTotal).Yuan())
 	}
 	if n := len(FormatItems(items)); n > maxPayItem {
-		refuse("Items", "payitem", "%d bytes as id*price*num, at most %d are allowed", n, maxPayItem)
+		refuse("Items", "%d bytes as id*price*num, at most %d are allowed", n, maxPayItem)
 	}
 }

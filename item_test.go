@@ -47,7 +47,7 @@ func TestItemsThatCannotBeReadAreNamed(t *testing.T) {
 			t.Parallel()
 			items, err := midas.ParseItems(payItem)
 			require.Nil(t, items)
-			require.Equal(t, &midas.ParamError{Param: "payitem", Field: "payitem", Reason: want}, err)
+			require.Equal(t, &midas.FieldError{Param: "payitem", Field: "payitem", Reason: want}, err)
 			require.EqualError(t, err, "payitem: "+want)
 		})
 	}
@@ -76,7 +76,7 @@ func FuzzParseItems(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		items, err := midas.ParseItems(s)
 		if err != nil {
-			var paramErr *midas.ParamError
+			var paramErr *midas.FieldError
 			require.ErrorAs(t, err, &paramErr)
 			require.Equal(t, []string{"payitem", "payitem"}, []string{paramErr.Param, paramErr.Field})
 			return

@@ -42,10 +42,10 @@ func TestTheOlderGatewaysAreSignedForTheirOwnPath(t *testing.T) {
 		cfg.Gateway = midas.MSDKSandbox().At(g.URL + "/") // a slash too many does no harm
 	})
 	req := goldenOrder()
-	req.Login = midas.WeChat
-	req.PayToken = "not for WeChat"
+	req.Player.Login = midas.WeChat
+	req.Player.PayToken = "not for WeChat"
 	req.Items = []midas.Item{{ID: "sword", Price: midas.Fen, Quantity: 1}, {ID: "shield", Price: 60 * midas.QPoint, Quantity: 2}}
-	req.UserIP = "192.0.2.7"
+	req.Player.UserIP = "192.0.2.7"
 	_, err := c.CreateOrder(t.Context(), req)
 	require.NoError(t, err)
 
@@ -69,7 +69,7 @@ func TestEachLoginHasItsSessionCookies(t *testing.T) {
 			g := newGateway(t, answering(goldenAnswer))
 			c := g.client(t, func(cfg *midas.Config) { cfg.Gateway.OrgLocPrefix = "" }) // as Tencent's PHP SDK sends it
 			req := goldenOrder()
-			req.Login = login
+			req.Player.Login = login
 			_, err := c.CreateOrder(t.Context(), req)
 			require.NoError(t, err)
 			require.Equal(t, want+"; org_loc=%2Fmpay%2Fbuy_goods_m", g.requests[0].Header.Get("Cookie"))
@@ -81,7 +81,7 @@ func TestOptionalParametersAreSentWhenSet(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, answering(goldenAnswer))
 	req := goldenOrder()
-	req.ZoneID, req.GoodsURL, req.UserIP, req.AccountType = "2_role%201", "http://example.com/剑.png", "2001:db8::1", "security"
+	req.Player.ZoneID, req.GoodsURL, req.Player.UserIP, req.AccountType = "2_role%201", "http://example.com/剑.png", "2001:db8::1", "security"
 	req.MaxQuantity = 3
 	req.Extra = url.Values{"out_trade_no": {"T 1"}, "sp_info": {""}}
 	_, err := g.client(t, at(1518081937)).CreateOrder(t.Context(), req)
@@ -110,7 +110,7 @@ func TestABadOrderIsRefusedByNameAndNotSent(t *testing.T) {
 		return func(r *midas.OrderRequest) { r.Items = []midas.Item{{ID: id, Price: price, Quantity: quantity}} }
 	}
 	guest := func(openid string) func(*midas.OrderRequest) {
-		return func(r *midas.OrderRequest) { r.Login, r.OpenID = midas.Guest, openid }
+		return func(r *midas.OrderRequest) { r.Player.Login, r.Player.OpenID = midas.Guest, openid }
 	}
 	for _, test := range []struct {
 		what   string
@@ -119,32 +119,32 @@ func TestABadOrderIsRefusedByNameAndNotSent(t *testing.T) {
 		param  string // "" is accepted
 		field  string
 	}{
-		{"no login", ysdk, func(r *midas.OrderRequest) { r.Login = "" }, "session_type", "Login"},
-		{"unknown login", ysdk, func(r *midas.OrderRequest) { r.Login = "QQ" }, "session_type", "Login"},
-		{"no openid", ysdk, func(r *midas.OrderRequest) { r.OpenID = "" }, "openid", "OpenID"},
-		{"a guest's openid of 33 characters", ysdk, guest(strings.Repeat("访", 33)), "openid", "OpenID"},
+		{"no login", ysdk, func(r *midas.OrderRequest) { r.Player.Login = "" }, "session_type", "Player.Login"},
+		{"unknown login", ysdk, func(r *midas.OrderRequest) { r.Player.Login = "QQ" }, "session_type", "Player.Login"},
+		{"no openid", ysdk, func(r *midas.OrderRequest) { r.Player.OpenID = "" }, "openid", "Player.OpenID"},
+		{"a guest's openid of 33 characters", ysdk, guest(strings.Repeat("访", 33)), "openid", "Player.OpenID"},
 		{"a guest's openid of 32 characters", ysdk, guest(strings.Repeat("访", 32)), "", ""},
-		{"a guest's openid with a bracket", ysdk, guest("a(b"), "openid", "OpenID"},
-		{"a guest's openid with a caret", ysdk, guest("a^b"), "openid", "OpenID"},
-		{"a QQ openid with a bracket", ysdk, func(r *midas.OrderRequest) { r.OpenID = "a(b" }, "", ""},
-		{"no openkey", ysdk, func(r *midas.OrderRequest) { r.OpenKey = "" }, "openkey", "OpenKey"},
-		{"an openkey of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.OpenKey = strings.Repeat("-", 1025) }, "openkey", "OpenKey"},
-		{"an openkey of 1024 bytes", ysdk, func(r *midas.OrderRequest) { r.OpenKey = strings.Repeat("-", 1024) }, "", ""},
-		{"an openkey that is not UTF-8", ysdk, func(r *midas.OrderRequest) { r.OpenKey = "open\xffkey" }, "openkey", "OpenKey"},
-		{"a pfkey of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.PFKey = strings.Repeat("-", 1025) }, "pfkey", "PFKey"},
-		{"a pay_token of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.PayToken = strings.Repeat("-", 1025) }, "pay_token", "PayToken"},
-		{"an openid of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.OpenID = strings.Repeat("-", 1025) }, "openid", "OpenID"},
-		{"a zone of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.ZoneID = strings.Repeat("1", 1025) }, "zoneid", "ZoneID"},
-		{"a zone that is not UTF-8", ysdk, func(r *midas.OrderRequest) { r.ZoneID = "1_\xff" }, "zoneid", "ZoneID"},
-		{"no zone", ysdk, func(r *midas.OrderRequest) { r.ZoneID = "" }, "", ""},
+		{"a guest's openid with a bracket", ysdk, guest("a(b"), "openid", "Player.OpenID"},
+		{"a guest's openid with a caret", ysdk, guest("a^b"), "openid", "Player.OpenID"},
+		{"a QQ openid with a bracket", ysdk, func(r *midas.OrderRequest) { r.Player.OpenID = "a(b" }, "", ""},
+		{"no openkey", ysdk, func(r *midas.OrderRequest) { r.Player.OpenKey = "" }, "openkey", "Player.OpenKey"},
+		{"an openkey of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.OpenKey = strings.Repeat("-", 1025) }, "openkey", "Player.OpenKey"},
+		{"an openkey of 1024 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.OpenKey = strings.Repeat("-", 1024) }, "", ""},
+		{"an openkey that is not UTF-8", ysdk, func(r *midas.OrderRequest) { r.Player.OpenKey = "open\xffkey" }, "openkey", "Player.OpenKey"},
+		{"a pfkey of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.PFKey = strings.Repeat("-", 1025) }, "pfkey", "Player.PFKey"},
+		{"a pay_token of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.PayToken = strings.Repeat("-", 1025) }, "pay_token", "Player.PayToken"},
+		{"an openid of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.OpenID = strings.Repeat("-", 1025) }, "openid", "Player.OpenID"},
+		{"a zone of 1025 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.ZoneID = strings.Repeat("1", 1025) }, "zoneid", "Player.ZoneID"},
+		{"a zone that is not UTF-8", ysdk, func(r *midas.OrderRequest) { r.Player.ZoneID = "1_\xff" }, "zoneid", "Player.ZoneID"},
+		{"no zone", ysdk, func(r *midas.OrderRequest) { r.Player.ZoneID = "" }, "", ""},
 		{"1025 bytes in Extra", ysdk, func(r *midas.OrderRequest) { r.Extra = url.Values{"x": {strings.Repeat("-", 1025)}} }, "x", `Extra["x"]`},
-		{"no pay_token on YSDK", ysdk, func(r *midas.OrderRequest) { r.PayToken = "" }, "", ""},
-		{"no pay_token with QQ on an older gateway", older, func(r *midas.OrderRequest) { r.PayToken = "" }, "pay_token", "PayToken"},
-		{"no pay_token with WeChat on an older gateway", older, func(r *midas.OrderRequest) { r.Login = midas.WeChat }, "", ""},
-		{"no pf", ysdk, func(r *midas.OrderRequest) { r.PF = "" }, "pf", "PF"},
-		{"pf of 150 bytes", ysdk, func(r *midas.OrderRequest) { r.PF = strings.Repeat("p", 150) }, "", ""},
-		{"pf of 151 bytes", ysdk, func(r *midas.OrderRequest) { r.PF = strings.Repeat("p", 151) }, "pf", "PF"},
-		{"no pfkey", ysdk, func(r *midas.OrderRequest) { r.PFKey = "" }, "pfkey", "PFKey"},
+		{"no pay_token on YSDK", ysdk, func(r *midas.OrderRequest) { r.Player.PayToken = "" }, "", ""},
+		{"no pay_token with QQ on an older gateway", older, func(r *midas.OrderRequest) { r.Player.PayToken = "" }, "pay_token", "Player.PayToken"},
+		{"no pay_token with WeChat on an older gateway", older, func(r *midas.OrderRequest) { r.Player.Login = midas.WeChat }, "", ""},
+		{"no pf", ysdk, func(r *midas.OrderRequest) { r.Player.PF = "" }, "pf", "Player.PF"},
+		{"pf of 150 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.PF = strings.Repeat("p", 150) }, "", ""},
+		{"pf of 151 bytes", ysdk, func(r *midas.OrderRequest) { r.Player.PF = strings.Repeat("p", 151) }, "pf", "Player.PF"},
+		{"no pfkey", ysdk, func(r *midas.OrderRequest) { r.Player.PFKey = "" }, "pfkey", "Player.PFKey"},
 		{"no items", ysdk, func(r *midas.OrderRequest) { r.Items = nil }, "payitem", "Items"},
 		{"an item without id", ysdk, item("", 10, 1), "payitem", "Items[0].ID"},
 		{"an id with a star", ysdk, item("a*b", 10, 1), "payitem", "Items[0].ID"},
@@ -183,7 +183,7 @@ func TestABadOrderIsRefusedByNameAndNotSent(t *testing.T) {
 		{"metadata of 128 bytes", ysdk, func(r *midas.OrderRequest) { r.Metadata = strings.Repeat("m", 128) }, "", ""},
 		{"metadata of 129 bytes", ysdk, func(r *midas.OrderRequest) { r.Metadata = strings.Repeat("m", 129) }, "app_metadata", "Metadata"},
 		{"metadata that is not ASCII", ysdk, func(r *midas.OrderRequest) { r.Metadata = "订单" }, "app_metadata", "Metadata"},
-		{"an address with a port", ysdk, func(r *midas.OrderRequest) { r.UserIP = "192.0.2.7:80" }, "userip", "UserIP"},
+		{"an address with a port", ysdk, func(r *midas.OrderRequest) { r.Player.UserIP = "192.0.2.7:80" }, "userip", "Player.UserIP"},
 		{"an unknown account type", ysdk, func(r *midas.OrderRequest) { r.AccountType = "gold" }, "accounttype", "AccountType"},
 		{"a table name in Extra", ysdk, func(r *midas.OrderRequest) { r.Extra = url.Values{"amt": {"20"}} }, "amt", `Extra["amt"]`},
 		{"sig in Extra", ysdk, func(r *midas.OrderRequest) { r.Extra = url.Values{"sig": {"x"}} }, "sig", `Extra["sig"]`},
@@ -210,10 +210,11 @@ func TestABadOrderIsRefusedByNameAndNotSent(t *testing.T) {
 
 // wrongFields returns field and parameter of each error joined in that of an order.
 func wrongFields(t *testing.T, err error) (fields []string) {
-	joined, ok := errors.Unwrap(err).(interface{ Unwrap() []error })
+	require.ErrorIs(t, err, midas.ErrNotSent)
+	joined, ok := errors.Unwrap(errors.Unwrap(err)).(interface{ Unwrap() []error })
 	require.True(t, ok, "%v", err)
 	for _, err := range joined.Unwrap() {
-		var param *midas.ParamError
+		var param *midas.FieldError
 		require.ErrorAs(t, err, &param)
 		require.NotEmpty(t, param.Reason)
 		fields = append(fields, param.Field+" "+param.Param)
@@ -226,20 +227,21 @@ func TestAllWrongFieldsOfAnOrderAreReportedAtOnce(t *testing.T) {
 	c := newClient(t, midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.MSDK()})
 	_, err := c.CreateOrder(t.Context(), midas.OrderRequest{})
 	require.Equal(t, []string{
-		"Login session_type", "OpenID openid", "OpenKey openkey", "PF pf", "PFKey pfkey", "Items payitem", "GoodsName goodsmeta", "GoodsDescription goodsmeta",
+		"Player.Login session_type", "Player.OpenID openid", "Player.OpenKey openkey", "Player.PF pf", "Player.PFKey pfkey",
+		"GoodsName goodsmeta", "GoodsDescription goodsmeta", "Items payitem",
 	}, wrongFields(t, err))
 
 	_, err = c.CreateOrder(t.Context(), midas.OrderRequest{
-		Login: midas.QQ, OpenID: "\xff", OpenKey: strings.Repeat("k", 1025), PF: strings.Repeat("p", 151), PFKey: "k",
+		Player:    midas.Player{Login: midas.QQ, OpenID: "\xff", OpenKey: strings.Repeat("k", 1025), PF: strings.Repeat("p", 151), PFKey: "k", UserIP: "localhost"},
 		Items:     []midas.Item{{ID: "a*b", Price: 0, Quantity: -1}, {ID: "a", Price: 1, Quantity: 1}, {Price: 2_000_000_001, Quantity: 1}},
 		GoodsName: "*", GoodsDescription: strings.Repeat("d", 256), GoodsURL: strings.Repeat("u", 512), Metadata: strings.Repeat("号", 43),
-		UserIP: "localhost", AccountType: "gold", MaxQuantity: 3, Extra: url.Values{"ts": {"1"}, "b": {"1", "2"}, "剑": {""}},
+		AccountType: "gold", MaxQuantity: 3, Extra: url.Values{"ts": {"1"}, "b": {"1", "2"}, "剑": {""}},
 	})
 	require.Equal(t, []string{
-		"OpenID openid", "OpenKey openkey", "PF pf", "PayToken pay_token",
+		"Player.OpenID openid", "Player.OpenKey openkey", "Player.PayToken pay_token", "Player.PF pf", "Player.UserIP userip", "GoodsURL goodsurl", "Metadata app_metadata",
 		"Items[0].ID payitem", "Items[0].Price payitem", "Items[0].Quantity payitem", "Items[2].ID payitem", "Items payitem",
-		"GoodsName goodsmeta", "GoodsName goodsmeta", "GoodsURL goodsurl", "MaxQuantity max_num", "Metadata app_metadata", "Metadata app_metadata",
-		"UserIP userip", "AccountType accounttype", `Extra["b"] b`, `Extra["ts"] ts`, `Extra["剑"] `,
+		"GoodsName goodsmeta", "GoodsName goodsmeta", "MaxQuantity max_num", "Metadata app_metadata",
+		"AccountType accounttype", `Extra["b"] b`, `Extra["ts"] ts`, `Extra["剑"] `,
 	}, wrongFields(t, err))
 }
 
@@ -250,9 +252,9 @@ func TestAnUnknownLoginIsToldTheKnownOnes(t *testing.T) {
 		t.Run(string(login), func(t *testing.T) {
 			t.Parallel()
 			req := goldenOrder()
-			req.Login = login
+			req.Player.Login = login
 			_, err := newClient(t, midas.Config{AppID: testAppID, AppKey: testAppKey}).CreateOrder(t.Context(), req)
-			require.EqualError(t, err, `midas: buy_goods_m: Login (parameter session_type): unknown: want midas.QQ ("qq"), midas.WeChat ("wx"), midas.Guest ("guest") or midas.H5 ("h5")`)
+			require.EqualError(t, err, `midas: buy_goods_m: Player.Login (parameter session_type): unknown: want midas.QQ ("qq"), midas.WeChat ("wx"), midas.Guest ("guest") or midas.H5 ("h5")`)
 		})
 	}
 }
@@ -262,7 +264,7 @@ func TestAnOrderNeedsAContext(t *testing.T) {
 	g := newGateway(t, answering(goldenAnswer))
 	var none context.Context
 	_, err := g.client(t).CreateOrder(none, goldenOrder())
-	var param *midas.ParamError
+	var param *midas.FieldError
 	require.ErrorAs(t, err, &param)
 	require.Equal(t, "ctx", param.Field)
 	require.EqualError(t, err, "midas: buy_goods_m: ctx: is nil: pass the context of the player's request")

@@ -118,7 +118,7 @@ func TestRefusedConnectionsAreRepeatedAndKeepTheirCause(t *testing.T) {
 	g.Close()
 	_, err := c.CreateOrder(t.Context(), goldenOrder())
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
-	require.ErrorContains(t, err, "midas: buy_goods_m: no answer: dial tcp")
+	require.ErrorContains(t, err, "midas: buy_goods_m: no connection: dial tcp")
 	require.Equal(t, 3, tries)
 	requireNoURLError(t, err)
 

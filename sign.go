@@ -30,8 +30,8 @@ func Sign(method, path string, params url.Values, appKey string) string {
 // delivery callback), to compare with the sig received or to play Midas in a test.
 //
 // It differs from [Sign] in three ways: path is the path of the delivery URL as
-// registered at Tencent; every value is encoded twice; and cee_extend is ignored
-// like sig. params must hold every parameter received, unknown and empty ones
+// registered at Tencent; every value is encoded by C before the whole is encoded by E
+// (protocol.md 5); and cee_extend is ignored like sig. params must hold every parameter received, unknown and empty ones
 // included.
 //
 // To verify a callback use [Client.ParseDelivery], which also reads the query the
@@ -93,6 +93,33 @@ func isAlphanumeric(b byte) bool {
 	return '0' <= b && b <= '9' || 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z'
 }
 
+// isPlainName reports whether name is one or more of A-Za-z0-9_.-
+func isPlainName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		if requestValue[name[i]] != asIs { // E keeps the same characters
+			return false
+		}
+	}
+	return name != ""
+}
+
+// wrongPath says what is wrong with a path that is signed, or "".
+func wrongPath(path string) string {
+	switch {
+	case path == "":
+		return ""
+	case strings.Contains(path, "://"):
+		return `is a URL: give its path alone, such as "/pay/notify"`
+	case path[0] != '/':
+		return `does not begin with "/"`
+	case strings.ContainsAny(path, "?#"):
+		return "holds a query or a fragment: leave it out"
+	case (&url.URL{Path: path}).EscapedPath() != path:
+		return "holds a character that is escaped in a URL: use a plain ASCII path"
+	}
+	return ""
+}
+
 // append appends the encoded s to dst.
 func (e *escaper) append(dst []byte, s string) []byte {
 	const hex = "0123456789ABCDEF"
@@ -117,20 +144,19 @@ func (e *escaper) append(dst []byte, s string) []byte {
 // A Param is one decoded parameter of a request or a callback.
 type Param struct{ Name, Value string }
 
-// Params are parameters in the byte order of their names, which is the order of
-// the signature.
+// Params are the parameters of a callback, in the byte order of their names, which is the
+// order of the signature.
 type Params []Param
 
-// Get returns the value of the parameter, or "". It searches by the order of the names:
-// sort Params that you make yourself.
+// Get returns the value of the first parameter of that name, or "".
 func (p Params) Get(name string) string {
-	if i, found := slices.BinarySearchFunc(p, name, byName); found {
-		return p[i].Value
+	for _, param := range p {
+		if param.Name == name {
+			return param.Value
+		}
 	}
 	return ""
 }
-
-func byName(p Param, name string) int { return strings.Compare(p.Name, name) }
 
 func (p Params) sort() {
 	slices.SortFunc(p, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
@@ -198,8 +224,8 @@ func withBuffer(work func(buf []byte) []byte) {
 	buffers.Put(p)
 }
 
-// A keyedMAC is an HMAC under a pay key, used as it is, and the "&" that belongs to
-// it (protocol.md 2, request signature).
+// A keyedMAC is an HMAC keyed with the pay key followed by "&" (protocol.md 2, request
+// signature).
 type keyedMAC struct {
 	hash.Hash
 	appKey string

@@ -24,20 +24,22 @@ const (
 	stuckAfter = 72 * time.Hour
 	stuckRetry = time.Hour
 
-	minOffer = 5 * time.Second // between two offers of a payment that is not now
+	minOffer = 5 * time.Second // between two offers of a payment after ErrNotNow
 	maxOffer = time.Hour
 
-	// finishTime is for writing down what became of a payment, which ctx does not end.
+	spareClaims = 16 // how many more than it wants a claim looks at, where it locks what it has found: see lease
+
+	// finishTime limits the transaction that stores what became of a payment, which the end of ctx does
+	// not stop.
 	finishTime = 10 * time.Second
 )
 
 // Waiting yields the payments of a player that wait in the Inbox's zones, for the moment when
 // the player has logged in. Each is leased when it is yielded, as if [ErrAccepted] had
 // been returned for it: grant, save together with the id, and call [Inbox.Done] (or
-// [Inbox.Fail]). It ignores waits, and yields stuck payments too. While Work or somebody else
-// handles one of the player's payments in a zone, the others of that zone are left out, like
-// those that are leased; Work gets them afterwards. An error, also that of ctx, comes as the last
-// pair.
+// [Inbox.Fail]). It ignores waits, and yields stuck payments too. It leaves out payments that are
+// leased and, while one of the player's payments in a zone is being handled, the others of that zone;
+// Work gets them afterwards. An error, including that of ctx, comes as the last pair.
 func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Delivery, error] {
 	return func(yield func(*midas.Delivery, error) bool) {
 		if err := b.waiting(ctx, openID, yield); err != nil {
@@ -48,21 +50,21 @@ func (b *Inbox) Waiting(ctx context.Context, openID string) iter.Seq2[*midas.Del
 
 // waiting returns an error that is to be yielded.
 func (b *Inbox) waiting(ctx context.Context, openID string, yield func(*midas.Delivery, error) bool) error {
-	// Nearly always nothing waits, and that costs one look-up. Where something does, it is made
-	// due: a payment that a worker is about to give back as not now must not wait for an hour when
-	// the player has just logged in.
+	// Nearly always nothing waits, and that costs one look-up. What waits is made due: a payment that a
+	// worker is about to return with ErrNotNow must not wait for an hour when the player has just
+	// logged in.
 	some, err := b.makeDue(ctx, openID)
 	if err != nil || !some {
 		return err
 	}
 	last := ""
 	for {
-		claims, leased, err := b.claim(ctx, 1, func() []condition { return b.ofPlayer(openID, last) })
+		claims, leased, _, err := b.claim(ctx, 1, func() []condition { return b.ofPlayer(openID, last) })
 		if err != nil || len(leased) == 0 {
 			return err
 		}
 		last = leased[0].billNo
-		if len(claims) == 0 { // given back: another zone's may be free
+		if len(claims) == 0 { // returned to the queue: a payment of another zone may be free
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -85,9 +87,9 @@ func (b *Inbox) waiting(ctx context.Context, openID string, yield func(*midas.De
 
 // Fail says that a payment which work has taken over, or that came from Waiting, could not be
 // handled: it is tried again as if work had returned cause. With [ErrNotNow] no attempt is counted.
-// It does nothing if this Inbox has no lease on the payment any more. If it has been handed the payment
-// again, Fail does nothing until work has returned [ErrAccepted] for the newer hand-out, and is about
-// that one from then on.
+// It does nothing if this Inbox has no lease on the payment any more, and returns [ErrNoPayment] if there
+// is no such payment. If this Inbox has handed the payment out again, Fail does nothing until work has
+// returned [ErrAccepted] for the newer hand-out, and is about the newer one from then on.
 func (b *Inbox) Fail(ctx context.Context, openID, billNo string, cause error) error {
 	b.mu.Lock()
 	h, known := b.handed[paymentID{openID, billNo}]
@@ -96,28 +98,43 @@ func (b *Inbox) Fail(ctx context.Context, openID, billNo string, cause error) er
 	switch {
 	case ctx == nil:
 		err = errNilContext
-	case !known || h.unsure:
+	case !known:
+		err = b.store.known(ctx, paymentID{openID, billNo})
+	case h.unsure:
 		return nil
 	case errors.Is(cause, ErrNotNow):
-		err = b.notNow(ctx, h.claim)
+		err = b.notNow(ctx, h.claim, cause)
 	default:
 		err = b.failed(ctx, h.claim, cause)
 	}
 	if err != nil {
 		return fmt.Errorf("midassql: Fail: %w", err)
 	}
-	b.forget(h.claim)
+	if known {
+		b.forget(h.claim)
+	}
 	return nil
 }
 
-// A handOut is a claim that the game may call Fail for.
-type handOut struct {
-	claim
-	unsure bool // work is at it, and the game may still be at an older one
+// known returns ErrNoPayment unless the payment is there.
+func (s *Store) known(ctx context.Context, id paymentID) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		p, err := s.state(ctx, tx, id)
+		if err == nil && p.state == storedNoted {
+			err = ErrNoPayment
+		}
+		return err
+	})
 }
 
-// remember keeps a claim that work begins with, or that Waiting yields. It drops those that nobody has
-// said Done or Fail for, once they must have been handed out again.
+// A handOut is a claim in the game's hands, kept so that Fail can find it.
+type handOut struct {
+	claim
+	unsure bool // work is running, and the game may still hold an older hand-out
+}
+
+// remember keeps a claim that work begins with, or that Waiting yields. It drops claims without a Done
+// or Fail once they must have been handed out again.
 func (b *Inbox) remember(c claim, working bool) {
 	c.delivery = nil // Fail does not need it
 	b.mu.Lock()
@@ -130,8 +147,8 @@ func (b *Inbox) remember(c claim, working bool) {
 	}
 }
 
-// accepted notes that work has accepted a claim: Fail is about that one from now on, unless Done or
-// Fail has come already, or a newer hand-out.
+// accepted notes that work has accepted a claim: Fail is about this claim from now on, unless Done, Fail
+// or a newer hand-out has come already.
 func (b *Inbox) accepted(c claim) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -149,11 +166,11 @@ func (b *Inbox) forget(c claim) {
 	}
 }
 
-// makeDue makes the player's payments due, and reports whether there are any. One that is
-// leased is due when it is given back.
+// makeDue makes the player's payments due, and reports whether there are any. A leased payment is due
+// when it returns to the queue.
 func (b *Inbox) makeDue(ctx context.Context, openID string) (some bool, err error) {
 	s := b.store
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
+	err = s.look(ctx, func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRowContext(ctx, s.sql.anyWaiting, openID).Scan(&n); err != nil {
 			return err
@@ -179,61 +196,70 @@ type claim struct {
 	id       paymentID
 	delivery *midas.Delivery
 
-	// Of the row: times in the database's milliseconds.
+	// From the row; times are in the database's milliseconds.
 	now, stored, failing int64
 	claims               int64 // which claim of the payment this is
 	attempts, stuck      int
 	lastError            string
+	others               bool // more of the player's payments wait in the zone
 }
 
-// A condition on the table inbox, as w, says what is to be claimed.
+// Conditions on the table inbox, as w, for the payments to claim.
 const (
-	// One of each player in a zone: the one that is due longest, and none while another one is
-	// being handled. So the lock on that row keeps two workers from taking one each, apart from
-	// rare moments: see contended.
+	// dueSQL takes one payment of each player in a zone: the one that is due longest, and none while
+	// another is being handled. So the lock on that row keeps two workers from taking one each, apart
+	// from rare moments: see contended.
 	//
 	// It asks for one row, and does not say NOT EXISTS, so that PostgreSQL looks at the rows in the order
 	// of the index until it has enough, whatever it believes about a table that was empty a moment ago.
-	due = `due_ms <= {now} AND lease_ms <= {now} AND (SELECT 1 FROM midas_inbox other
+	dueSQL = `due_ms <= {now} AND lease_ms <= {now} AND (SELECT 1 FROM midas_inbox other
 		WHERE other.openid = w.openid AND other.zone = w.zone AND (other.lease_ms > {now} AND other.accepted = 0
 			OR other.lease_ms <= {now} AND (other.due_ms < w.due_ms OR other.due_ms = w.due_ms AND other.billno < w.billno)) LIMIT 1) IS NULL`
-	ofPlayer = `openid = ? AND billno > ? AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
+	// stillDue is what another claim may have changed since dueSQL was read without a lock: it claimed the payment
+	// and gave it back, for later.
+	stillDue = " AND due_ms <= {now}"
+
+	ofPlayerSQL = `openid = ? AND billno > ? AND lease_ms <= {now} AND NOT EXISTS (SELECT 1 FROM midas_inbox other
 		WHERE other.openid = w.openid AND other.zone = w.zone AND other.lease_ms > {now} AND other.accepted = 0)`
 
-	claimedPayments = `SELECT ` + deliveryColumns + `, generation, stored_ms, claims, attempts, failing_ms, stuck, last_error, {now},
-			CASE WHEN EXISTS (SELECT 1 FROM midas_inbox other WHERE other.openid = midas_inbox.openid AND other.zone = midas_inbox.zone
-				AND other.billno <> midas_inbox.billno AND other.lease_ms > {now} AND other.accepted = 0) THEN 1 ELSE 0 END
-		FROM midas_inbox JOIN midas_deliveries USING (openid, billno)
-		WHERE owner = ? AND `
+	claimedPaymentsSQL = `SELECT ` + deliveryColumns + `, d.generation, w.stored_ms, w.claims, w.attempts, w.failing_ms, w.stuck, w.last_error, {now},
+			CASE WHEN EXISTS (SELECT 1 FROM midas_inbox other WHERE other.openid = w.openid AND other.zone = w.zone
+				AND other.billno <> w.billno AND other.lease_ms > {now} AND other.accepted = 0) THEN 1 ELSE 0 END,
+			CASE WHEN EXISTS (SELECT 1 FROM midas_inbox other WHERE other.openid = w.openid AND other.zone = w.zone
+				AND other.billno <> w.billno) THEN 1 ELSE 0 END
+		FROM midas_inbox w JOIN midas_deliveries d ON d.openid = w.openid AND d.billno = w.billno
+		WHERE w.owner = ? AND `
 )
 
-// claimed is what a claim does to a row. It counts an attempt in advance, and makes the payment due
-// again as failed does, for the case that nothing more is heard of it. A lease that was not given back
-// was such a failure. MySQL sees the new values of columns to the left.
-var claimed = fmt.Sprintf(`due_ms = {now} + ? + CASE WHEN stuck = 1 THEN %d WHEN attempts < 10 THEN %d << attempts ELSE %d END,
+// claimedSQL changes a row for a claim. It counts an attempt in advance, and makes the payment due again
+// as failed does, in case nothing more is heard of it. A lease that ended without a word was such a
+// failure, and the game may have saved the payment. MySQL sees the new values of columns to the left.
+var claimedSQL = fmt.Sprintf(`due_ms = {now} + ? + CASE WHEN stuck = 1 THEN %d WHEN attempts < 10 THEN %d << attempts ELSE %d END,
 		attempts = attempts + 1, claims = claims + 1, owner = ?, accepted = 0,
 		stuck = CASE WHEN lease_ms > 0 AND failing_ms > 0 AND failing_ms <= {now} - %d THEN 1 ELSE stuck END,
 		failing_ms = CASE WHEN failing_ms = 0 AND lease_ms > 0 THEN lease_ms ELSE failing_ms END,
+		may_have = CASE WHEN lease_ms > 0 THEN 1 ELSE may_have END,
 		lease_ms = {now} + ?`,
 	stuckRetry.Milliseconds(), firstRetry.Milliseconds(), lastRetry.Milliseconds(), stuckAfter.Milliseconds())
 
-// due returns a condition for each base of the Inbox's zones, which an index has in the order of
-// due_ms, so that a claim does not walk over what waits for a zone that is down. They are tried in
-// random order, so that none of them starves.
+// due returns a condition for each base of the Inbox's zones. An index has the payments of a base in the
+// order of due_ms and zone: a claim neither reads nor locks the rows of a zone that is down, whatever its
+// name. Without zone in the ORDER BY, MySQL would take the index on due_ms alone. The conditions are tried in
+// random order, so that no zone starves.
 func (b *Inbox) due() []condition {
 	if b.opts.Zones == nil {
-		return []condition{{sql: due + " ORDER BY due_ms"}}
+		return []condition{{sql: dueSQL + " ORDER BY due_ms", still: stillDue}}
 	}
 	b.mu.Lock()
 	others := byBase(b.others)
 	b.mu.Unlock()
 	var conditions []condition
 	for base, ours := range byBase(b.opts.Zones) {
-		c := condition{sql: due}
+		c := condition{sql: dueSQL, still: stillDue}
 		c.and("base = ?", base)
 		zones, args := zonesCondition(ours, others[base])
 		c.and(zones, args...)
-		c.sql += " ORDER BY due_ms"
+		c.sql += " ORDER BY due_ms, zone"
 		conditions = append(conditions, c)
 	}
 	rand.Shuffle(len(conditions), func(i, j int) { conditions[i], conditions[j] = conditions[j], conditions[i] })
@@ -242,26 +268,27 @@ func (b *Inbox) due() []condition {
 
 func (b *Inbox) ofPlayer(openID, after string) []condition {
 	zones, args := b.inZones()
-	return []condition{{sql: ofPlayer + " AND " + zones + " ORDER BY billno", args: append([]any{openID, after}, args...)}}
+	return []condition{{sql: ofPlayerSQL + " AND " + zones + " ORDER BY billno", args: append([]any{openID, after}, args...)}}
 }
 
-// claim leases up to n of the payments that one of the conditions holds for. leased are those that it
-// found, and their number tells whether there may be more; some of them may be missing in claims: given
-// back, done or cancelled meanwhile.
-func (b *Inbox) claim(ctx context.Context, n int, conditions func() []condition) (claims []claim, leased []paymentID, err error) {
+// claim leases up to n of the payments that match one of the conditions. leased are those that it
+// found, and their number tells whether there may be more; some of them may be missing in claims:
+// returned to the queue, done or cancelled meanwhile. crowded: other claims have locked so many that it
+// did not see all.
+func (b *Inbox) claim(ctx context.Context, n int, conditions func() []condition) (claims []claim, leased []paymentID, crowded bool, err error) {
 	if ctx == nil {
-		return nil, nil, errNilContext
+		return nil, nil, false, errNilContext
 	}
-	// Work's ctx alone would wait for ever on a connection to a server that is gone.
+	// With Work's ctx alone it would wait forever on a connection to a server that is gone.
 	limited, stop := context.WithTimeout(ctx, finishTime)
 	defer stop()
 	if err := b.begin(limited); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	if err := b.seeZones(limited); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
-	// The end of ctx must not leave payments that are leased to nobody.
+	// The end of ctx must not leave leased payments that no worker handles.
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	where := conditions()
@@ -271,55 +298,73 @@ func (b *Inbox) claim(ctx context.Context, n int, conditions func() []condition)
 				return err
 			}
 		}
-		leased = nil
+		leased, crowded = nil, false
 		for i := 0; i < len(where) && len(leased) < n; i++ {
-			more, err := b.lease(finish, tx, n-len(leased), where[i])
+			some, all, err := b.lease(finish, tx, n-len(leased), where[i])
 			if err != nil {
 				return err
 			}
-			leased = append(leased, more...)
+			leased, crowded = append(leased, some...), crowded || !all
 		}
 		return nil
 	})
 	if err != nil || len(leased) == 0 {
-		return nil, nil, err
+		return nil, nil, crowded, err
 	}
 	claims, err = b.claimed(finish, leased)
-	return claims, leased, err
+	return claims, leased, crowded, err
 }
 
-func (b *Inbox) lease(ctx context.Context, tx *sql.Tx, n int, where condition) ([]paymentID, error) {
+// lease decides by what its UPDATE changes. The locks of its SELECT only keep claims out of each other's
+// way: there are engines that take SKIP LOCKED and do not lock. all: it leased n, or saw each row there is.
+func (b *Inbox) lease(ctx context.Context, tx *sql.Tx, n int, where condition) (leased []paymentID, all bool, err error) {
 	s, milliseconds := b.store, b.opts.Lease.Milliseconds()
-	next := "SELECT openid, billno FROM midas_inbox w WHERE " + where.sql + " LIMIT " + strconv.Itoa(n) + s.grammar.skipLocked
+	next := "SELECT openid, billno FROM midas_inbox w WHERE " + where.sql + " LIMIT "
 	if s.grammar.returning {
-		return query(ctx, tx, scanID, s.write("WITH next AS ("+next+") UPDATE midas_inbox SET "+claimed+
-			" WHERE (openid, billno) IN (SELECT openid, billno FROM next) RETURNING openid, billno"),
+		leased, err = query(ctx, tx, scanID, s.write("WITH next AS ("+next+strconv.Itoa(n)+s.grammar.skipLocked+") UPDATE midas_inbox SET "+claimedSQL+
+			" WHERE (openid, billno) IN (SELECT openid, billno FROM next) AND lease_ms <= {now} RETURNING openid, billno"),
 			append(slices.Clone(where.args), milliseconds, b.owner, milliseconds)...)
+		return leased, true, err
 	}
-	ids, err := query(ctx, tx, scanID, s.write(next), where.args...)
-	if err != nil {
-		return nil, err
-	}
-	var leased []paymentID
-	for _, id := range ids {
-		ok, err := changed(ctx, tx, s.write("UPDATE midas_inbox SET "+claimed+" WHERE openid = ? AND billno = ? AND lease_ms <= {now}"),
-			milliseconds, b.owner, milliseconds, id.openID, id.billNo)
-		if err != nil {
-			return nil, err
+	// Vitess drops the FOR UPDATE of a SELECT with a subquery. So the rows are found first, more than are wanted,
+	// since other claims may have locked some, and are then locked by their keys.
+	ids, err := query(ctx, tx, scanID, s.write(next+strconv.Itoa(n+spareClaims)), where.args...)
+	seen := len(ids)
+	for err == nil && len(ids) > 0 && len(leased) < n {
+		some := ids[:min(n-len(leased), len(ids))]
+		ids = ids[len(some):]
+		keys, args := anyOf(some)
+		some, err = query(ctx, tx, scanID, s.write("SELECT w.openid, w.billno FROM midas_inbox w WHERE ("+keys+") AND w.lease_ms <= {now}"+where.still+s.grammar.skipLocked), args...)
+		for _, id := range some {
+			ok, err := changed(ctx, tx, s.write("UPDATE midas_inbox SET "+claimedSQL+" WHERE openid = ? AND billno = ? AND lease_ms <= {now}"+where.still),
+				milliseconds, b.owner, milliseconds, id.openID, id.billNo)
+			if err != nil {
+				return nil, false, err
+			}
+			if ok {
+				leased = append(leased, id)
+			}
 		}
-		if ok {
-			leased = append(leased, id)
-		}
 	}
-	return leased, nil
+	return leased, len(leased) == n || seen < n+spareClaims, err
+}
+
+// anyOf is the condition for rows w of the inbox.
+func anyOf(ids []paymentID) (sql string, args []any) {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = "w.openid = ? AND w.billno = ?"
+		args = append(args, id.openID, id.billNo)
+	}
+	return strings.Join(keys, " OR "), args
 }
 
 func scanID(rows *sql.Rows) (id paymentID, err error) {
 	return id, rows.Scan(&id.openID, &id.billNo)
 }
 
-// claimed reads payments that were leased. It gives one back if another one of the player's is
-// being handled: two workers may have leased one each in the same moment, and then at
+// claimed reads payments that were leased. It returns a payment to the queue if another payment of the
+// same player is being handled: two workers may have leased one each in the same moment, and then at
 // least one of them sees it here.
 func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []claim, err error) {
 	type row struct {
@@ -327,25 +372,21 @@ func (b *Inbox) claimed(ctx context.Context, ids []paymentID) (claims []claim, e
 		generation int64
 		contended  bool
 	}
-	keys, args := make([]string, len(ids)), []any{b.owner}
-	for i, id := range ids {
-		keys[i] = "openid = ? AND billno = ?"
-		args = append(args, id.openID, id.billNo)
-	}
+	keys, args := anyOf(ids)
 	var rows []row
-	err = b.store.inTx(ctx, func(tx *sql.Tx) (err error) {
+	err = b.store.look(ctx, func(tx *sql.Tx) (err error) {
 		rows, err = query(ctx, tx, func(rows *sql.Rows) (r row, err error) {
 			r.delivery = new(midas.Delivery)
-			err = scanDelivery(rows, r.delivery, &r.generation, &r.stored, &r.claims, &r.attempts, &r.failing, &r.stuck, &r.lastError, &r.now, &r.contended)
+			err = scanDelivery(rows, r.delivery, &r.generation, &r.stored, &r.claims, &r.attempts, &r.failing, &r.stuck, &r.lastError, &r.now, &r.contended, &r.others)
 			r.id = paymentID{r.delivery.OpenID, r.delivery.BillNo}
 			return r, err
-		}, b.store.write(claimedPayments+"("+strings.Join(keys, " OR ")+")"), args...)
+		}, b.store.write(claimedPaymentsSQL+"("+keys+")"), append([]any{b.owner}, args...)...)
 		return err
 	})
 	for i := range rows {
 		c := rows[i].claim
 		if rows[i].contended {
-			if err := b.release(ctx, c, rand.N(100*time.Millisecond), false); err != nil {
+			if err := b.release(ctx, c, rand.N(100*time.Millisecond), untouched); err != nil {
 				return claims, err
 			}
 			continue
@@ -371,13 +412,16 @@ func (b *Inbox) accept(ctx context.Context, c claim) error {
 	})
 }
 
-// notNow gives a payment back that is not now.
-func (b *Inbox) notNow(ctx context.Context, c claim) error {
+// notNow returns a payment to the queue after ErrNotNow.
+func (b *Inbox) notNow(ctx context.Context, c claim, result error) error {
+	if told := (*notNowError)(nil); errors.As(result, &told) {
+		return b.release(ctx, c, told.wait, untouched)
+	}
 	age := time.Duration(c.now-c.stored) * time.Millisecond
-	return b.release(ctx, c, min(max(age/4, minOffer), maxOffer), false)
+	return b.release(ctx, c, min(max(age/4, minOffer), maxOffer), untouched)
 }
 
-// failed gives a payment back after an attempt that failed.
+// failed returns a payment to the queue after an attempt that failed.
 func (b *Inbox) failed(ctx context.Context, c claim, cause error) error {
 	if c.failing == 0 {
 		c.failing = c.now
@@ -394,7 +438,7 @@ func (b *Inbox) failed(ctx context.Context, c claim, cause error) error {
 	if c.stuck == 1 {
 		wait = stuckRetry
 	}
-	return b.release(ctx, c, wait, true)
+	return b.release(ctx, c, wait, attempted)
 }
 
 // logStuck is called when a payment becomes stuck, and when a stuck one is handed out.
@@ -403,14 +447,26 @@ func (b *Inbox) logStuck(ctx context.Context, c claim) {
 		slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Int("attempts", c.attempts), slog.String("error", c.lastError))
 }
 
-// release gives a payment back, to be due after wait. It does nothing if the lease is lost.
-func (b *Inbox) release(ctx context.Context, c claim, wait time.Duration, attempt bool) error {
-	uncounted := 1
-	if attempt {
+// A handling is what became of a hand-out that is given back.
+type handling int
+
+const (
+	untouched   handling = iota // the game has done nothing with it
+	interrupted                 // no attempt is counted, and the game may have saved it
+	attempted                   // an attempt failed, and the game may have saved it
+)
+
+// release returns a payment to the queue, due after wait. It does nothing if the lease is lost.
+func (b *Inbox) release(ctx context.Context, c claim, wait time.Duration, h handling) error {
+	uncounted, mayHave := 1, 1
+	switch h {
+	case untouched: // of an earlier hand-out nothing more is known
+		mayHave = 0
+	case attempted:
 		uncounted = 0
 	}
 	return b.store.inTx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, b.store.sql.release, wait.Milliseconds(), uncounted, c.failing, c.stuck, c.lastError,
+		_, err := tx.ExecContext(ctx, b.store.sql.release, wait.Milliseconds(), uncounted, c.failing, c.stuck, c.lastError, mayHave,
 			c.id.openID, c.id.billNo, b.owner, c.claims)
 		return err
 	})

@@ -13,68 +13,66 @@ import (
 type Class int
 
 const (
-	// Unknown: nothing is known. Of a COMMIT it means that the transaction may have been
+	// ClassUnknown: nothing is known. For a COMMIT it means that the transaction may have been
 	// committed.
-	Unknown Class = iota
-	// RolledBack: the transaction did not happen, and running it again is no use.
-	RolledBack
-	// Again: the transaction did not happen, and may succeed when it is run again.
-	Again
+	ClassUnknown Class = iota
+	// ClassRolledBack: the transaction did not happen, and would fail again.
+	ClassRolledBack
+	// ClassAgain: the transaction did not happen, and may succeed when it is run again.
+	ClassAgain
 )
 
-// classify is Options.Classify in all that the package decides by itself. Of a commit, only
-// a server's word counts: one that got no answer may have happened.
+// classify is Options.Classify after what the package knows by itself. Only the server can say that
+// a commit failed: a commit that got no answer may have happened.
 func (s *Store) classify(err error, commit bool) Class {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errStoredBefore), errors.Is(err, errNotOneTransaction):
-		return Unknown
+		return ClassUnknown
 	case errors.Is(err, driver.ErrBadConn) && commit:
-		return Unknown
+		return ClassUnknown
 	}
-	return s.opts.Classify(err)
+	class := s.opts.Classify(err)
+	if commit && class == ClassAgain && s.fromVitess(err) {
+		return ClassUnknown
+	}
+	return class
+}
+
+// fromVitess reports whether err is one of vtgate's own. A COMMIT that fails so may have reached the shard.
+func (s *Store) fromVitess(err error) (is bool) {
+	walk(err, func(err error) { is = is || s.dialect == MySQL && vitessIsElsewhere(err) })
+	return is
 }
 
 // Classify returns the default of Options.Classify for a dialect. It knows the errors of the
 // usual drivers without importing them:
 //
-//   - PostgreSQL: those with a method SQLState() string, as pgx and lib/pq have. Again are 40001
-//     (serialisation), 40P01 (deadlock) and 55P03 (lock not to be had).
-//   - MySQL: *mysql.MySQLError of go-sql-driver. Again are 1205, 1213, 1020 (another transaction
-//     changed the row, MariaDB 11.6.2 and later), 3101 (group replication), 1047 (a Galera node that
-//     is leaving) and TiDB's 8002, 8022, 8028 and 9007.
-//   - SQLite: the errors of modernc.org/sqlite, mattn/go-sqlite3 and ncruces/go-sqlite3. Again are
-//     SQLITE_BUSY and SQLITE_LOCKED.
+//   - PostgreSQL: those with a method SQLState() string, as pgx and lib/pq have. ClassAgain are 40001
+//     (serialisation), 40P01 (deadlock) and 55P03 (lock not available).
+//   - MySQL: *mysql.MySQLError of go-sql-driver. ClassAgain are 1205, 1213, 1020 (another
+//     transaction changed the row, MariaDB 11.6.2 and later), 3101 and 1180 "Got error 149" (group replication), 1047 (a Galera
+//     node that is leaving), Vitess's 1105 while a shard gets another primary or is split, and 1203 where a
+//     tablet has no connection left, and TiDB's 8002, 8022, 8028 and 9007. Of a COMMIT a Store takes Vitess's for
+//     ClassUnknown: the shard may have it.
+//   - SQLite: the errors of modernc.org/sqlite, mattn/go-sqlite3 and ncruces/go-sqlite3. ClassAgain
+//     are SQLITE_BUSY and SQLITE_LOCKED.
 //
-// driver.ErrBadConn is Again for all of them.
+// driver.ErrBadConn is ClassAgain in every dialect. A Dialect that [New] refuses knows no error.
 func (d Dialect) Classify(err error) Class {
-	if errors.Is(err, driver.ErrBadConn) {
-		return Again
+	grammar, known := grammars[d]
+	switch {
+	case errors.Is(err, driver.ErrBadConn):
+		return ClassAgain
+	case !known:
+		return ClassUnknown
 	}
-	class := Unknown
+	class := ClassUnknown
 	walk(err, func(err error) {
-		if class == Unknown {
-			class = d.classifyOne(err)
+		if class == ClassUnknown {
+			class = grammar.classify(err)
 		}
 	})
 	return class
-}
-
-func (d Dialect) classifyOne(err error) Class {
-	switch d {
-	case PostgreSQL:
-		if coded, ok := err.(interface{ SQLState() string }); ok {
-			return sqlStateClass(coded.SQLState())
-		}
-	case MySQL:
-		if number, ok := intField(err, "Number"); ok {
-			return mysqlClass(number)
-		}
-	case SQLite:
-		if code, ok := sqliteCode(err); ok {
-			return sqliteClass(code)
-		}
-	}
-	return Unknown
 }
 
 // sqliteCode returns the code of an error of SQLite.
@@ -85,23 +83,17 @@ func sqliteCode(err error) (code int64, ok bool) {
 	return intMethod(err, "Code") // modernc, ncruces
 }
 
-// mayEndTx reports whether err may be how the database said that it has rolled back all of a
-// transaction, and not only the statement: a deadlock, a full disk, an interrupt.
+// mayEndTx reports whether err may mean that the database rolled back the whole transaction, not just
+// the statement: a deadlock, a full disk, an interrupt.
 func (s *Store) mayEndTx(err error) bool {
-	if s.opts.Classify(err) == Again {
-		return true
-	}
-	may := false
-	switch s.dialect {
-	case MySQL:
-		walk(err, func(err error) { may = may || mysqlMayEndTx(err) })
-	case SQLite:
-		// A context of the grant's own interrupts its statement, and that rolls back.
-		may = errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-		walk(err, func(err error) { may = may || sqliteMayEndTx(err) })
-	}
+	may := s.opts.Classify(err) == ClassAgain
+	walk(err, func(err error) { may = may || s.grammar.mayEndTx(err) })
 	return may
 }
+
+// PostgreSQL keeps a transaction whose statement failed: nothing in it succeeds any more, its commit
+// included.
+func postgresMayEndTx(error) bool { return false }
 
 func mysqlMayEndTx(err error) bool {
 	if _, ok := intField(err, "Number"); !ok {
@@ -115,6 +107,9 @@ func mysqlMayEndTx(err error) bool {
 }
 
 func sqliteMayEndTx(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return true // a context of the grant's own interrupts its statement, and that rolls back
+	}
 	code, _ := sqliteCode(err)
 	switch code & 0xff {
 	case 4, 5, 6, 7, 9, 10, 13: // SQLITE_ABORT, BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL
@@ -123,44 +118,76 @@ func sqliteMayEndTx(err error) bool {
 	return false
 }
 
-func sqlStateClass(state string) Class {
+func classifyPostgres(err error) Class {
+	coded, ok := err.(interface{ SQLState() string })
+	if !ok {
+		return ClassUnknown
+	}
+	state := coded.SQLState()
 	switch {
 	case state == "40001", state == "40P01", state == "55P03":
-		return Again
+		return ClassAgain
 	case state == "40003" || len(state) != 5: // statement completion unknown
-		return Unknown
+		return ClassUnknown
 	}
 	switch state[:2] {
 	case "22", "23", "25", "40", "42", "53", "54", "55": // the server refused: data, constraints, read-only, resources …
-		return RolledBack
+		return ClassRolledBack
 	}
-	return Unknown
+	return ClassUnknown
 }
 
-func mysqlClass(number int64) Class {
-	switch number {
+func classifyMySQL(err error) Class {
+	switch number, _ := intField(err, "Number"); number {
+	case 1180: // at COMMIT, for many reasons; 149 is group replication's: another member's transaction was first
+		if strings.Contains(err.Error(), "Got error 149 - ") {
+			return ClassAgain
+		}
 	case 1205, 1213, // lock wait timeout; deadlock, or Galera's certification
 		1020,       // changed since last read: MariaDB's innodb_snapshot_isolation
 		1047, 3101, // a Galera node that is leaving; group replication
 		8002, 8022, 8028, 9007: // TiDB: conflicts, and a schema that changed
-		return Again
+		return ClassAgain
 	case 1062, 1290, 1792, 1836, 1021, 1114, 3100: // duplicate; read-only; full; refused by a hook
-		return RolledBack
+		return ClassRolledBack
 	}
-	return Unknown
+	if vitessIsElsewhere(err) {
+		return ClassAgain
+	}
+	return ClassUnknown
 }
 
-func sqliteClass(code int64) Class {
+// vitessIsElsewhere reports whether a statement met a shard of Vitess while it got another primary or was
+// split, or a tablet whose pool was full. 1105 is any error of vtgate's own: the text says which.
+func vitessIsElsewhere(err error) bool {
+	switch number, _ := intField(err, "Number"); number {
+	case 1203:
+		return true
+	case 1105:
+		for _, text := range []string{
+			"there may be a reparent operation in progress", "current keyspace is being resharded", "disallowed due to rule",
+			"SHUTTING_DOWN", "NOT_SERVING", "no healthy tablet available",
+		} {
+			if strings.Contains(err.Error(), text) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func classifySQLite(err error) Class {
+	code, _ := sqliteCode(err)
 	switch code & 0xff { // the primary code of an extended one
 	case 5, 6: // SQLITE_BUSY, SQLITE_LOCKED
-		return Again
+		return ClassAgain
 	case 8, 13, 19: // SQLITE_READONLY, SQLITE_FULL, SQLITE_CONSTRAINT
-		return RolledBack
+		return ClassRolledBack
 	}
-	return Unknown
+	return ClassUnknown
 }
 
-// walk calls visit for err and all that it wraps.
+// walk calls visit for err and for every error that it wraps.
 func walk(err error, visit func(error)) {
 	if err == nil {
 		return
@@ -220,24 +247,33 @@ func toInt(v reflect.Value) (int64, bool) {
 }
 
 // ErrNoOrder says that no order with the token of a callback is stored, and that the payment is not
-// refused for it (ret 1): orders have been purged before (see [Store.Purge]), or the callback is
-// under 10 s old by its parameter ts, so that a node of the database may be behind the one that
-// saved the order. With an older ts it is [midas.ErrTokenNotFound], ret 3.
+// refused for it (ret 1): orders have been purged (see [Store.Purge]), or the callback is
+// under 10 s old by its parameter ts, so that a node of the database may be behind the node that
+// saved the order. With an older ts the error is [midas.ErrTokenNotFound], ret 3.
 var ErrNoOrder = errors.New("no order with this token is stored")
 
-// ErrBroken says that a payment is [Broken]: a grant ended its transaction while it ran, and nobody
-// knows what the player got. No callback grants it or is answered OK before somebody has looked
-// (docs/ledger.md, payments that need a person).
-var ErrBroken = errors.New("the payment is broken: see what the player has (docs/ledger.md, payments that need a person)")
+// ErrBroken says that a payment is [StateBroken]: a grant ended its transaction while it ran, and part of
+// what it did may be committed. No callback grants the payment or is answered OK before support has
+// looked at what the player has (docs/repair.md).
+var ErrBroken = errors.New("the payment is broken: see what the player has (docs/repair.md)")
 
-// errOutcomeUnknown is a commit that failed in a way that may have come after it.
+// ErrRefunded says that a payment was refunded in full, so that it is not to be settled by hand.
+var ErrRefunded = errors.New("the payment was refunded in full")
+
+// errOutcomeUnknown is a failed commit that may have happened all the same.
 var errOutcomeUnknown = errors.New("outcome of the commit unknown")
 
-// errStoredBefore rolls back a transaction whose insert found the payment there.
+// errStoredBefore rolls back a transaction whose first write found the payment, or the refund, in another
+// state than expected.
 var errStoredBefore = errors.New("stored before")
+
+// ErrTellEnded says that the tell of a refund failed after its transaction had ended (see [Store.Refund]): the
+// refund is noted, so that nothing tells of it again, and part of what tell did may be committed. See what the
+// player has (docs/repair.md).
+var ErrTellEnded = errors.New("the refund is noted and was told in part: see what the player has (docs/repair.md)")
 
 var errNilContext = errors.New("the context is nil")
 
-// errNotOneTransaction: see checkMark.
+// errNotOneTransaction says that a grant ended its transaction: see checkMark.
 var errNotOneTransaction = fmt.Errorf("%w: the grant's transaction ended while it ran, and part of what it did may be committed: "+
 	"does it ignore or replace an error of its tx, or run DDL?", ErrBroken)

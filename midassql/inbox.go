@@ -14,36 +14,56 @@ import (
 	"github.com/midas-go/midas"
 )
 
-// What the function of [Inbox.Work] may return besides nil and a failure. Errors that wrap
-// them mean the same.
+// What a work function of [Inbox.Work] may return besides nil and an ordinary error. An error that
+// wraps one of them means the same.
 var (
 	// ErrAccepted says that the game has taken the payment over and not saved it yet. The
 	// payment stays leased until the game calls [Inbox.Done], or [Inbox.Fail]; without either
 	// it is handed out again when the lease ends. The player's next payment does not wait.
-	ErrAccepted = errors.New("midassql: accepted, not saved yet")
+	ErrAccepted = errors.New("accepted, not saved yet")
 
-	// ErrNotNow says that the payment cannot be handled now, and that this is no failure:
+	// ErrNotNow says that the payment cannot be handled now, and that this is not a failure:
 	// the player is offline. It is offered again at the player's login by [Inbox.Waiting], and
-	// by Work again after a wait of a quarter of the payment's age, at least 5 s and at most 1 h.
-	ErrNotNow = errors.New("midassql: not now")
+	// by Work after a wait of a quarter of the payment's age, at least 5 s and at most 1 h.
+	// [NotNow] says after what time instead.
+	ErrNotNow = errors.New("not now")
 )
 
-// What Inbox's methods report about a payment.
+const (
+	minNotNow = time.Second
+	maxNotNow = 24 * time.Hour
+)
+
+// NotNow returns an [ErrNotNow] that says when: Work offers the payment again after wait, by the
+// database's clock. It is for a game that knows when the reason ends: a match, a maintenance. A wait under
+// 1 s is taken as 1 s, so that a payment does not go in circles, and one above 24 h as 24 h, so that a
+// mistaken unit does not hide a payment that the player has made. [Inbox.Waiting], at the player's login,
+// does not wait for it. An error that wraps it means the same; of several in one error the first counts.
+func NotNow(wait time.Duration) error {
+	return &notNowError{min(max(wait, minNotNow), maxNotNow)}
+}
+
+type notNowError struct{ wait time.Duration }
+
+func (e *notNowError) Error() string { return fmt.Sprintf("%v: again in %v", ErrNotNow, e.wait) }
+func (e *notNowError) Unwrap() error { return ErrNotNow }
+
+// What the methods of an [Inbox] report about a payment.
 var (
 	// ErrNoPayment: no payment with this openid and billno is stored.
-	ErrNoPayment = errors.New("midassql: no such payment")
+	ErrNoPayment = errors.New("no such payment")
 
-	// ErrCancelled: [Inbox.Cancel] took the payment back. If Done returns it, the items were
-	// granted all the same, and somebody has to decide about them.
-	ErrCancelled = errors.New("midassql: the payment was cancelled")
+	// ErrCancelled: [Inbox.Cancel] or a refund in full took the payment back. If Done returns it, the items
+	// were granted all the same, and support has to decide about them.
+	ErrCancelled = errors.New("the payment was cancelled")
 
 	// ErrRestored: the players were restored from a backup, [Inbox.Retry] hands the payment out
 	// again, and this Done is about a save from before that.
-	ErrRestored = errors.New("midassql: the payment was put back after a restore of the players")
+	ErrRestored = errors.New("the payment was put back after a restore of the players")
 
 	// ErrLeaseEnded is the cause (see [context.Cause]) that ends the context of a work
 	// function shortly before its lease does.
-	ErrLeaseEnded = errors.New("midassql: the lease on the payment ended")
+	ErrLeaseEnded = errors.New("the lease on the payment ended")
 )
 
 // InboxOptions changes how an [Inbox] works. The zero value is right for a game without
@@ -61,20 +81,21 @@ type InboxOptions struct {
 	// zone. 0: 8.
 	Workers int
 
-	// Lease is how long a payment belongs to whom it was handed out to, by the database's
+	// Lease is how long a payment that was handed out belongs to its receiver, by the database's
 	// clock. The context of a work function ends after five sixths of it. A game that
 	// returns ErrAccepted sets more than the time between two saves. 0: 30 s; at least 1 s.
 	Lease time.Duration
 
-	// Poll is how often Work looks for payments that nothing woke it up for: those of other
-	// processes, and those whose wait is over. 0: 1 s.
+	// Poll is how often Work looks for payments without being woken: for those that other processes
+	// stored, and those whose wait is over. 0: 1 s. On MySQL and MariaDB it looks again within 0.2 s
+	// where the claims of others were in its way.
 	Poll time.Duration
 
 	// OnStored is optionally called after a payment was stored for the first time, to wake the
-	// processes that work on it: a Redis PUBLISH, a NOTIFY; whoever receives that calls
+	// processes that work on it: a Redis PUBLISH, a NOTIFY; the process that receives it calls
 	// [Inbox.Wake]. Deliver and Settle do not wait for it: it runs in a goroutine of its own, at most 64
 	// at once, with a context of 2 s and a copy of the payment. While 64 are running it is not
-	// called. What goes wrong in it, a panic included, delays the payment by no more than Poll.
+	// called. A failure in it, even a panic, delays the payment by no more than Poll.
 	OnStored func(ctx context.Context, d *midas.Delivery)
 }
 
@@ -83,7 +104,7 @@ type InboxOptions struct {
 // [Inbox.Work] and [Inbox.Waiting] hand it to the game until [Inbox.Done] says that it is
 // saved.
 //
-//	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
+//	inbox, err := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
 //	...
 //	mux.Handle("/pay/notify", client.DeliveryHandler(inbox.Deliver)) // in the gateway
 //	...
@@ -98,9 +119,9 @@ type InboxOptions struct {
 // # A payment may be handed out again
 //
 // A crash between the game's save and Done leaves a payment that is saved and waits. So the
-// game saves the payment's id ([midas.PaymentID]) in the same write as the items, and a
-// payment whose id the record holds is done already: return nil and change nothing. Without
-// this the Inbox grants twice.
+// game saves the payment's id ([midas.PaymentID]) in the same write as the items. Where the record
+// holds the id already, it adds no items, and saves the record all the same: docs/inbox.md says why.
+// Without this the Inbox grants twice.
 //
 // A record keeps an id until the payment's Done is older than the oldest backup that the
 // players would ever be restored from, and 30 days at least. Where players move to another zone
@@ -112,8 +133,8 @@ type InboxOptions struct {
 //
 // # What is promised
 //
-// Nothing that was answered OK is lost, nothing that is done is handed out again (but see
-// [Inbox.Retry]), and no two payments of one player in one zone are handed out at once. A
+// Nothing that was answered OK is lost, nothing that is done is handed out again (unless
+// [Inbox.Retry] puts it back), and no two payments of one player in one zone are handed out at once. A
 // payment that fails is tried again after 1 s, 2 s, 4 s … 10 min, and never holds up the
 // player's next one. One that fails 72 h after it failed first is stuck, which is an alarm (see
 // [Inbox.Counts]); it is still tried each hour and at login. Waiting payments are never
@@ -121,8 +142,8 @@ type InboxOptions struct {
 // absent players do not starve the others.
 //
 // An Inbox is safe for use by multiple goroutines, and by any number of processes on one
-// database. It needs MySQL 8, MariaDB 10.6, PostgreSQL 12 or SQLite 3.35, and on the former two, where
-// there is a binary log, a binlog_format other than STATEMENT.
+// database. It needs MySQL 8, MariaDB 10.6, PostgreSQL 12 or SQLite 3.35. A binary log of MySQL or MariaDB
+// needs a binlog_format other than STATEMENT.
 type Inbox struct {
 	store *Store
 	opts  InboxOptions  // every default filled in
@@ -141,9 +162,9 @@ type Inbox struct {
 type paymentID struct{ openID, billNo string }
 
 // Inbox returns an Inbox on the Store's payments. The Inboxes of a Store, and [Store.Once],
-// may work side by side: what Once granted is done, and of a payment that waits Once grants
-// nothing. It panics if an option is out of its range.
-func (s *Store) Inbox(opts InboxOptions) *Inbox {
+// may work side by side: what Once granted is done, and Once grants nothing for a payment that
+// waits. It does not use the database yet. The error names each option that is out of its range.
+func (s *Store) Inbox(opts InboxOptions) (*Inbox, error) {
 	if opts.Workers == 0 {
 		opts.Workers = 8
 	}
@@ -154,28 +175,43 @@ func (s *Store) Inbox(opts InboxOptions) *Inbox {
 		opts.Poll = time.Second
 	}
 	opts.Zones = slices.Clone(opts.Zones)
-	for _, zone := range opts.Zones {
-		if reason := checkKey(zone); reason != "" {
-			panic("midassql: InboxOptions.Zones: " + reason)
-		}
-	}
-	if opts.Zones != nil && len(opts.Zones) == 0 {
-		panic("midassql: InboxOptions.Zones is empty and not nil: want names, or nil for every zone")
-	}
-	if opts.Workers < 0 || opts.Lease < time.Second || opts.Poll < 0 {
-		panic("midassql: InboxOptions: want Workers and Poll above 0, and Lease of 1 s or more")
+	if err := opts.check(); err != nil {
+		return nil, fmt.Errorf("midassql: Inbox: %w", err)
 	}
 	return &Inbox{store: s, opts: opts, owner: 1 + rand.Int64N(1<<62), hooks: make(chan struct{}, maxHooks),
-		generation: -1, reopened: make(map[paymentID]int64), handed: make(map[paymentID]handOut)}
+		generation: -1, reopened: make(map[paymentID]int64), handed: make(map[paymentID]handOut)}, nil
+}
+
+func (opts InboxOptions) check() error {
+	var wrong []error
+	refuse := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
+	if opts.Zones != nil && len(opts.Zones) == 0 {
+		refuse("InboxOptions.Zones is empty and not nil: want names, or nil for every zone")
+	}
+	for i, zone := range opts.Zones {
+		if reason := checkKey(zone); reason != "" {
+			refuse("InboxOptions.Zones[%d]: %s", i, reason)
+		}
+	}
+	if opts.Workers < 0 {
+		refuse("InboxOptions.Workers is %d: want 1 or more, or 0 for 8", opts.Workers)
+	}
+	if opts.Lease < time.Second {
+		refuse("InboxOptions.Lease is %v: want 1s or more, or 0 for 30s", opts.Lease)
+	}
+	if opts.Poll < 0 {
+		refuse("InboxOptions.Poll is %v: want more than 0, or 0 for 1s", opts.Poll)
+	}
+	return errors.Join(wrong...)
 }
 
 // Deliver is a [midas.DeliverFunc]: it compares the payment with the stored order and stores it
 // as waiting, in one transaction. nil means that it is on disk. A payment that was stored
 // before is nil again and not handed out again. The errors are those of [Store.Once].
 func (b *Inbox) Deliver(ctx context.Context, d *midas.Delivery) error {
-	stored, err := b.store.store(ctx, d, entry{state: stateWaiting}, b.store.insertWaiting)
+	stored, err := b.store.record(ctx, d, entry{state: storedWaiting}, b.store.insertWaiting)
 	if err != nil {
-		return fmt.Errorf("midassql: %w", err)
+		return fmt.Errorf("midassql: Deliver: %w", err)
 	}
 	if stored {
 		b.stored(ctx, d)
@@ -184,7 +220,7 @@ func (b *Inbox) Deliver(ctx context.Context, d *midas.Delivery) error {
 }
 
 func (s *Store) insertWaiting(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
-	_, err := tx.ExecContext(ctx, s.sql.insertWaiting, d.OpenID, d.BillNo, d.ZoneID, base(d.ZoneID))
+	_, err := tx.ExecContext(ctx, s.sql.insertWaiting, d.OpenID, d.BillNo, zoneOf(d.ZoneID), base(zoneOf(d.ZoneID)), 0)
 	return err
 }
 
@@ -193,9 +229,9 @@ const (
 	hookTime = 2 * time.Second
 )
 
-// stored wakes who may work on d. A hook must not cost the answer: the payment is on disk.
+// stored wakes the workers for d. A hook must not cost the answer: the payment is on disk.
 func (b *Inbox) stored(ctx context.Context, d *midas.Delivery) {
-	b.store.wake()
+	b.store.wakeZone(zoneOf(d.ZoneID))
 	if b.opts.OnStored == nil {
 		return
 	}
@@ -206,7 +242,7 @@ func (b *Inbox) stored(ctx context.Context, d *midas.Delivery) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hookTime)
 	hooked := *d // the caller goes on with d
-	hooked.Items, hooked.Params = slices.Clone(d.Items), slices.Clone(d.Params)
+	hooked.Items, hooked.Params, hooked.Numbers = slices.Clone(d.Items), slices.Clone(d.Params), slices.Clone(d.Numbers)
 	go func() {
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -246,8 +282,8 @@ func (b *Inbox) done(ctx context.Context, id paymentID) error {
 	return results[0]
 }
 
-// doneAll is Done for several payments in one transaction. A result is what one of them is
-// refused for.
+// doneAll is Done for several payments in one transaction. results holds, for each payment, why it is
+// refused, or nil.
 func (b *Inbox) doneAll(ctx context.Context, ids []paymentID) (results []error, err error) {
 	generations := make([]int64, len(ids))
 	for i, id := range ids {
@@ -281,17 +317,26 @@ func (b *Inbox) doneOne(ctx context.Context, tx *sql.Tx, id paymentID, generatio
 		return err, nil
 	case err != nil:
 		return nil, err
-	case p.state == stateCancelled:
-		return fmt.Errorf("%w: %s", ErrCancelled, p.note), nil
+	case p.state == storedNoted:
+		return ErrNoPayment, nil
+	case p.state == storedCancelled:
+		if _, err := tx.ExecContext(ctx, b.store.sql.mayHave, id.openID, id.billNo); err != nil {
+			return nil, err
+		}
+		why := p.note
+		if p.full {
+			why = "refunded in full"
+		}
+		return fmt.Errorf("%w: %s", ErrCancelled, why), b.store.storeDoneAfterCancel(ctx, tx, id, why)
 	case p.generation > generation:
 		return ErrRestored, nil
-	case p.state == stateBroken:
+	case p.state == storedBroken:
 		return ErrBroken, nil
 	}
 	return nil, nil // done before
 }
 
-// generationOf returns which generation's payment a Done of this Inbox is about.
+// generationOf returns the generation that a Done of this Inbox is about.
 func (b *Inbox) generationOf(ctx context.Context, id paymentID) (int64, error) {
 	if err := b.begin(ctx); err != nil {
 		return 0, err
@@ -313,7 +358,7 @@ func (b *Inbox) begin(ctx context.Context) error {
 		return nil
 	}
 	var generation int64
-	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
+	err := b.store.look(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx, b.store.sql.meta, "generation").Scan(&generation)
 	})
 	b.mu.Lock()
@@ -324,53 +369,99 @@ func (b *Inbox) begin(ctx context.Context) error {
 	return err
 }
 
-// A paymentState is what a row says about what may be done with it.
+// A paymentState is the part of a row that decides what may be done with the payment.
 type paymentState struct {
-	state      int
-	generation int64
-	note       string
+	state             int
+	generation        int64
+	note              string
+	refunded, charged midas.Amount
+	full              bool // refunded in full
 }
-
-// mayHaveItems reports whether the player has what was paid for, or may have.
-func (p paymentState) mayHaveItems() bool { return p.state == stateDone || p.state == stateBroken }
 
 func (s *Store) state(ctx context.Context, tx *sql.Tx, id paymentID) (p paymentState, err error) {
 	statement, args := s.inline(s.sql.paymentState, id.openID, id.billNo)
-	err = tx.QueryRowContext(ctx, statement, args...).Scan(&p.state, &p.generation, &p.note)
+	err = tx.QueryRowContext(ctx, statement, args...).Scan(&p.state, &p.generation, &p.note, &p.refunded, &p.charged, &p.full)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoPayment
 	}
 	return p, err
 }
 
+// handedOut locks the row of a waiting payment, so that no worker takes it meanwhile, and reports whether
+// one may have handed it to the game. waiting is whether there is such a row.
+func (s *Store) handedOut(ctx context.Context, tx *sql.Tx, id paymentID) (may, waiting bool, err error) {
+	statement, args := s.inline(s.sql.handedOut, id.openID, id.billNo)
+	err = tx.QueryRowContext(ctx, statement, args...).Scan(&may)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, false, nil
+	}
+	return may, err == nil, err
+}
+
+// takeBack removes a payment that was just cancelled, or imported, from the queue. The row of a cancelled one keeps
+// whether the player may have the items.
+func (s *Store) takeBack(ctx context.Context, tx *sql.Tx, id paymentID) (may, waiting bool, err error) {
+	if may, waiting, err = s.handedOut(ctx, tx, id); err != nil || !waiting {
+		return may, waiting, err
+	}
+	if may {
+		if _, err := tx.ExecContext(ctx, s.sql.mayHave, id.openID, id.billNo); err != nil {
+			return may, waiting, err
+		}
+	}
+	_, err = tx.ExecContext(ctx, s.sql.removeWaiting, id.openID, id.billNo)
+	return may, waiting, err
+}
+
 // Cancel takes a waiting payment back, for a refund: it is not handed out any more. The
-// reason is kept with the payment, at most 255 bytes. A payment that is done already, not stored
-// ([ErrNoPayment]) or broken ([ErrBroken]) is an error. If it is being handled at this moment, the
-// Done that follows returns [ErrCancelled].
+// reason is kept with the payment, at most 255 bytes; [By] says who. A payment that is done already, not stored
+// ([ErrNoPayment]) or broken ([ErrBroken]) is an error, and so are openID and billNo with white space or
+// invisible characters, or a billNo that is not ASCII (a [*midas.FieldError]). If it is being handled at this
+// moment, the Done that follows returns [ErrCancelled]. Payment.MayHave says afterwards whether the player may
+// have the items all the same: look at it before you refund.
 func (b *Inbox) Cancel(ctx context.Context, openID, billNo, reason string) error {
-	id := paymentID{openID, billNo}
-	err := b.store.inTx(ctx, func(tx *sql.Tx) error {
-		cancelled, err := changed(ctx, tx, b.store.sql.cancelPayment, clip(reason), openID, billNo)
-		if err != nil {
-			return err
-		}
-		if cancelled {
-			_, err := tx.ExecContext(ctx, b.store.sql.removeWaiting, openID, billNo)
-			return err
-		}
-		p, err := b.store.state(ctx, tx, id)
-		switch {
-		case err != nil:
-			return err
-		case p.state == stateDone:
-			return errors.New("the payment is done: the player has the items")
-		case p.state == stateBroken:
-			return ErrBroken
-		}
-		return nil // cancelled before
-	})
-	if err != nil {
+	if err := b.cancel(ctx, paymentID{openID, billNo}, reason); err != nil {
 		return fmt.Errorf("midassql: Cancel: %w", err)
 	}
 	return nil
+}
+
+func (b *Inbox) cancel(ctx context.Context, id paymentID, reason string) (err error) {
+	if err := checkTyped(id.openID, id.billNo, "", ""); err != nil {
+		return err
+	}
+	for range 10 { // a payment comes once, so a second round is the last one unless Retry puts it back meanwhile
+		err = b.store.inTx(ctx, func(tx *sql.Tx) error { return b.cancelIn(ctx, tx, id, reason) })
+		if !errors.Is(err, errStoredBefore) {
+			break
+		}
+	}
+	return err
+}
+
+func (b *Inbox) cancelIn(ctx context.Context, tx *sql.Tx, id paymentID, reason string) error {
+	cancelled, err := changed(ctx, tx, b.store.sql.cancelPayment, clip(reason), id.openID, id.billNo)
+	if err != nil {
+		return err
+	}
+	if cancelled {
+		if _, _, err := b.store.takeBack(ctx, tx, id); err != nil {
+			return err
+		}
+		return b.store.storeAct(ctx, tx, b.store.newAct(ctx, ActCancel, reason), id)
+	}
+	p, err := b.store.state(ctx, tx, id)
+	switch {
+	case err != nil:
+		return err
+	case p.state == storedWaiting:
+		return errStoredBefore // after the UPDATE
+	case p.state == storedNoted:
+		return ErrNoPayment
+	case p.state == storedDone:
+		return errors.New("the payment is done: the player has the items")
+	case p.state == storedBroken:
+		return ErrBroken
+	}
+	return nil // cancelled before
 }

@@ -2,7 +2,7 @@
 // database.
 //
 // A verified callback can come twice, at once on two machines, or while a machine dies
-// (protocol.md 1, the whole flow). (openid, billno) is the payment's identity, and the only safe place to
+// (protocol.md 1, the whole flow). (openid, billno) identifies the payment, and the only safe place to
 // remember it is the database transaction that grants the items: then both happen or
 // neither does. [Store.Once] is that transaction, as a [midas.DeliverFunc]:
 //
@@ -33,21 +33,28 @@
 // The backend places the order, stores it with [Store.SaveOrder], and only then hands
 // Order.URLParams to the app. Once compares what was paid with what was stored.
 //
+// # What happened
+//
+// [Store.OnCallback] goes into midas.Config and keeps the callbacks that were not answered OK for
+// [Store.Attempts]; [Store.Acts] has what somebody did by hand. Options.Environment keeps a sandbox
+// server from granting out of the live tables.
+//
 // # Databases
 //
-// The package uses database/sql and imports no driver. It was tested (module dbtest) with pgx
-// on PostgreSQL 15, go-sql-driver/mysql on MariaDB 10.11 and modernc.org/sqlite;
+// The package uses database/sql and imports no driver. It is tested (module dbtest) with pgx
+// on PostgreSQL, go-sql-driver/mysql on MariaDB and MySQL, and modernc.org/sqlite;
 // examples/gameserver shows how each is opened. db must be the primary, never a replica
 // that lags behind.
 //
-// OK is answered for what is committed, so a commit must be on disk: a database that is set
-// to lose its last second in a crash loses payments with it.
+// A payment is answered OK once it is committed, so a commit must be on disk: a database that is
+// configured to lose its last second in a crash loses payments with it.
 //
 //   - PostgreSQL: leave synchronous_commit and fsync on, which is the default.
 //   - MySQL, MariaDB: leave innodb_flush_log_at_trx_commit at its default 1; with a binary log
 //     set sync_binlog=1. Set readTimeout and writeTimeout in go-sql-driver's DSN, since a
 //     COMMIT does not end with the context, and innodb_lock_wait_timeout=1, since the server
-//     goes on waiting for a lock after its client gave up.
+//     goes on waiting for a lock after its client gave up. interpolateParams=true saves a round
+//     trip for each statement, and is safe with UTF-8 alone (docs/databases.md).
 //   - SQLite: leave PRAGMA synchronous at its default FULL. Set a busy timeout below the
 //     time limit of a callback and let transactions begin with the write lock
 //     ("?_pragma=busy_timeout(500)&_txlock=immediate" with modernc.org/sqlite); in WAL mode
@@ -56,10 +63,12 @@
 //
 // Through PgBouncer in transaction mode pgx must not keep prepared statements: put
 // default_query_exec_mode=exec into the connection string. On Galera and Percona XtraDB Cluster
-// set wsrep_sync_wait=1 and interpolateParams=true, or write to one node only.
+// set wsrep_sync_wait=1 and interpolateParams=true, and where several members of a Group Replication
+// are written to group_replication_consistency='BEFORE', or write to one node only.
 //
-// [Store.Migrate] creates the tables. Teams that run migrations of their own take the files in
-// the folder schema, which are what Migrate runs. docs/ledger.md describes the tables.
+// [Store.Check] reads which of these settings a server has. [Store.Migrate] creates the tables. Teams that
+// run migrations of their own take the files in the folder schema, which are what Migrate runs.
+// docs/ledger.md describes the tables.
 //
 // A [Store] is safe for use by multiple goroutines, and by any number of processes on one
 // database.
@@ -68,7 +77,6 @@ package midassql
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -96,15 +104,28 @@ type Options struct {
 	// stored is compared all the same. If false, an unknown token is refused: see [Store.Once].
 	AcceptAppOrders bool
 
+	// Environment is which world the tables belong to, such as "live" or "sandbox": lower-case letters, digits
+	// and "_.-", at most 64. Migrate stores it in the tables, and a Store that names another one, or none, is
+	// refused with [ErrEnvironment], so that a sandbox server that runs on the live database by mistake grants
+	// nothing. Every Store reads it before its first write and each minute. Several offer ids may share the
+	// tables of an environment. Empty and not stored either: nothing is compared, which is logged.
+	Environment string
+
+	// AttemptsKept is how long [Store.Attempts] knows a callback that was not answered OK. 0: 30 days;
+	// below 0: none is stored.
+	AttemptsKept time.Duration
+
 	// Classify optionally says what an error of a transaction means, the grant's errors
-	// included: whether it is run again, and, of a commit that failed, whether it may have
-	// happened all the same. It calls [Dialect.Classify] for what it does not know itself. If
-	// nil, it is that function.
+	// included: whether the transaction is run again, and whether a failed commit may have
+	// happened all the same. It calls [Dialect.Classify] for errors that it does not know. If
+	// nil, it is that function. Vitess's 1105 and 1203 of a COMMIT are ClassUnknown whatever it says.
 	Classify func(err error) Class
 
-	// Logger optionally gets what somebody must look at and no caller is told: a grant that
-	// lost its transaction, a payment that is stuck, one that was granted although it was
-	// cancelled, one that Retry cannot put back, a Work that cannot reach the database. If nil, it is silent.
+	// Logger optionally receives problems that need a person and that no return value reports: a grant
+	// that lost its transaction, a payment that is stuck, that was granted although it was cancelled, or
+	// that Retry cannot put back, a Work that cannot reach the database. At level Warn it receives what
+	// somebody should look at one day, such as a payment in another zone than its order's. If nil, the
+	// Store is silent.
 	Logger *slog.Logger
 
 	// Now optionally specifies the clock that orders and payments are stored by. If nil,
@@ -121,8 +142,11 @@ type Store struct {
 	opts    Options // every default filled in
 	sql     statements
 
+	environment environment
+	attempts    attempts
+
 	mu      sync.Mutex
-	wakeups map[chan struct{}]bool // of every Work on this Store
+	wakeups map[chan struct{}]*Inbox // of every Work on this Store
 }
 
 var plainPrefix = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
@@ -141,7 +165,13 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 		opts.TablePrefix = defaultPrefix
 	}
 	if !plainPrefix.MatchString(opts.TablePrefix) {
-		return nil, fmt.Errorf(`midassql: Options.TablePrefix %q: want at most 32 of a-z, 0-9 and "_", no digit first`, opts.TablePrefix)
+		return nil, fmt.Errorf(`midassql: New: Options.TablePrefix %q: want at most 32 of a-z, 0-9 and "_", no digit first`, opts.TablePrefix)
+	}
+	if opts.Environment != "" && !plainEnvironment.MatchString(opts.Environment) {
+		return nil, fmt.Errorf(`midassql: New: Options.Environment %q: want at most 64 of a-z, 0-9 and "_.-", such as "live"`, opts.Environment)
+	}
+	if opts.AttemptsKept == 0 {
+		opts.AttemptsKept = attemptsKept
 	}
 	if opts.Classify == nil {
 		opts.Classify = dialect.Classify
@@ -152,7 +182,8 @@ func New(db *sql.DB, dialect Dialect, opts Options) (*Store, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	s := &Store{db: db, dialect: dialect, grammar: grammar, opts: opts, wakeups: make(map[chan struct{}]bool)}
+	s := &Store{db: db, dialect: dialect, grammar: grammar, opts: opts, wakeups: make(map[chan struct{}]*Inbox)}
+	s.attempts.hurry = make(chan struct{}, 1)
 	s.sql = s.statements()
 	return s, nil
 }
@@ -164,9 +195,7 @@ const (
 	maxWait   = 200 * time.Millisecond
 )
 
-// inTx runs do in a transaction, as often as it takes until it succeeds or fails for good, or
-// ctx ends. Single statements are run in one too: where autocommit is off they would not
-// be committed. Nothing is tried again after a commit with an unknown outcome.
+// inTx runs do in a transaction that writes: the tables have to be this environment's.
 func (s *Store) inTx(ctx context.Context, do func(tx *sql.Tx) error) error {
 	return s.inTxAt(ctx, sql.LevelDefault, do)
 }
@@ -175,9 +204,74 @@ func (s *Store) inTxAt(ctx context.Context, level sql.IsolationLevel, do func(tx
 	if ctx == nil {
 		return errNilContext // database/sql would panic, and never give the connection back
 	}
+	if err := s.checkEnvironment(ctx); err != nil {
+		return err
+	}
+	return s.transact(ctx, level, do)
+}
+
+// look runs do in a transaction that only reads.
+func (s *Store) look(ctx context.Context, do func(tx *sql.Tx) error) error {
+	if ctx == nil {
+		return errNilContext
+	}
+	return s.transact(ctx, sql.LevelDefault, do)
+}
+
+// elsewhere runs a SELECT that counts rows of other players, and reports whether there are any. Where the tables
+// are split by openid, they are on any shard, and Vitess before 23 refuses that in a transaction if transaction_mode
+// is SINGLE. There alone the SELECT is in none: a proxy that splits reads would send it to a replica that lags.
+func (s *Store) elsewhere(ctx context.Context, statement string, args ...any) (there bool, err error) {
+	n, refused := 0, false
+	err = s.look(ctx, func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, statement, args...).Scan(&n)
+		refused = err != nil && strings.Contains(err.Error(), "multi-db transaction attempted")
+		if refused {
+			return nil
+		}
+		return err
+	})
+	if err == nil && refused {
+		err = again(ctx, func() (Class, error) {
+			if err := s.alone(ctx, statement, args, &n); err != nil {
+				return s.classify(err, false), err
+			}
+			return ClassRolledBack, nil // no further try
+		})
+	}
+	return n > 0, err
+}
+
+// alone runs a SELECT outside a transaction.
+func (s *Store) alone(ctx context.Context, statement string, args []any, result any) error {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.QueryRowContext(ctx, statement, args...).Scan(result); err != nil {
+		return err
+	}
+	// Where autocommit is off, the SELECT has begun a transaction, and the next BEGIN on the connection ends it.
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return tx.Rollback()
+}
+
+// transact runs do in a transaction, and retries until it commits, fails permanently, or ctx ends. Single
+// statements need a transaction too: they would not be committed where autocommit is off. It does not
+// retry after a commit with an unknown outcome.
+func (s *Store) transact(ctx context.Context, level sql.IsolationLevel, do func(tx *sql.Tx) error) error {
+	return again(ctx, func() (Class, error) { return s.try(ctx, level, do) })
+}
+
+// again calls try until the class of its error is not [ClassAgain], or ctx ends.
+func again(ctx context.Context, try func() (Class, error)) error {
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		class, err := s.try(ctx, level, do)
-		if class != Again {
+		class, err := try()
+		if class != ClassAgain {
 			return err
 		}
 		timer := time.NewTimer(wait - rand.N(wait/2))
@@ -190,7 +284,7 @@ func (s *Store) inTxAt(ctx context.Context, level sql.IsolationLevel, do func(tx
 	}
 }
 
-// try is one try.
+// try runs do in one transaction, once.
 func (s *Store) try(ctx context.Context, level sql.IsolationLevel, do func(tx *sql.Tx) error) (Class, error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
 	if err != nil {
@@ -201,26 +295,27 @@ func (s *Store) try(ctx context.Context, level sql.IsolationLevel, do func(tx *s
 		return s.classify(err, false), err
 	}
 	err = tx.Commit()
-	if err == nil && s.dialect == PostgreSQL {
-		// When ctx ends, lib/pq cancels the commit. One that waits for a synchronous standby
-		// then succeeds without it.
+	if err == nil && s.grammar.cancelledCommitMayHold {
 		err = ctx.Err()
 	}
 	if err == nil {
-		return RolledBack, nil // no further try
+		return ClassRolledBack, nil // no further try
 	}
 	class := s.classify(err, true)
-	if class == Unknown {
+	if class == ClassUnknown {
 		err = fmt.Errorf("%w: %w", errOutcomeUnknown, err)
 	}
 	return class, err
 }
 
-// log logs an error. A log handler that panics must cost neither an answer nor, in a goroutine
-// of Work, the process.
 func (s *Store) log(ctx context.Context, message string, attrs ...slog.Attr) {
+	s.logAt(ctx, slog.LevelError, message, attrs...)
+}
+
+// logAt logs. A log handler that panics must not cost an answer or, in a goroutine of Work, the process.
+func (s *Store) logAt(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	defer func() { _ = recover() }()
-	s.opts.Logger.LogAttrs(ctx, slog.LevelError, message, attrs...)
+	s.opts.Logger.LogAttrs(ctx, level, message, attrs...)
 }
 
 // changed runs a statement of tx and reports whether it changed a row.
@@ -233,11 +328,11 @@ func changed(ctx context.Context, tx *sql.Tx, statement string, args ...any) (bo
 	return n > 0, err
 }
 
-// maxText is the size of text columns on MySQL, whose INSERT IGNORE cuts what is longer
-// without a word; the other databases keep the same limit.
+// maxText is the size of text columns on MySQL, whose INSERT IGNORE silently truncates longer values; the
+// other databases keep the same limit.
 const maxText = 255
 
-// checkText says why a value cannot be stored byte for byte in each database; "" if it can.
+// checkText says why a value cannot be stored byte for byte in every database; "" if it can.
 func checkText(value string) (reason string) {
 	switch {
 	case len(value) > maxText:
@@ -248,7 +343,7 @@ func checkText(value string) (reason string) {
 	return ""
 }
 
-// checkKey is checkText for what must not be empty.
+// checkKey is checkText for a value that must not be empty.
 func checkKey(value string) (reason string) {
 	if value == "" {
 		return "missing"
@@ -256,8 +351,7 @@ func checkKey(value string) (reason string) {
 	return checkText(value)
 }
 
-// clip makes text that only describes a payment fit its column: a paid item is not refused
-// for it.
+// clip makes descriptive text fit its column: a payment is not refused because of it.
 func clip(text string) string {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
 	if len(text) <= maxText {
@@ -266,18 +360,18 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:maxText], "")
 }
 
-// pageSize is how many rows a look-up reads at once. Between two pages it holds neither
-// connection nor lock.
+// pageSize is the number of rows that a look-up reads at once. Between two pages it holds no
+// connection and no lock.
 const pageSize = 500
 
-// pages yields the rows of one page after the other; page reads the one after last. An error
-// comes as the last pair.
-func pages[T any](ctx context.Context, s *Store, what string, page func(tx *sql.Tx, last *T) ([]T, error)) iter.Seq2[T, error] {
+// pages yields rows page by page; page reads the rows that follow last. in is Store.look, or Store.inTx where
+// page writes, too. An error comes as the last pair.
+func pages[T any](ctx context.Context, in func(context.Context, func(*sql.Tx) error) error, what string, page func(tx *sql.Tx, last *T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var last *T
 		for {
 			var rows []T
-			err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+			err := in(ctx, func(tx *sql.Tx) (err error) {
 				rows, err = page(tx, last)
 				return err
 			})
@@ -317,18 +411,16 @@ func query[T any](ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) (T, erro
 	return all, rows.Err()
 }
 
-// parseItems reads a column items: payitem, or the JSON that release 0.1 wrote, which no
-// payitem is.
-func parseItems(column string) ([]midas.Item, error) {
-	var items []midas.Item
-	if json.Unmarshal([]byte(column), &items) == nil || column == "" { // empty: archived
-		return items, nil
+// parseItems reads a column items.
+func parseItems(payitem string) ([]midas.Item, error) {
+	if payitem == "" { // archived
+		return nil, nil
 	}
-	return midas.ParseItems(column)
+	return midas.ParseItems(payitem)
 }
 
-// formatItems is the inverse of parseItems, and says what is wrong with items that would not be
-// read back the same.
+// formatItems is the inverse of parseItems. reason says what is wrong with items that would not read
+// back the same.
 func formatItems(items []midas.Item) (payitem, reason string) {
 	payitem = midas.FormatItems(items)
 	parsed, err := midas.ParseItems(payitem)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,9 +68,9 @@ func TestStatementsAreInTheDialectWithThePrefix(t *testing.T) {
 	db := sql.OpenDB(noDatabase{})
 	defer db.Close()
 	for dialect, want := range map[Dialect]string{
-		PostgreSQL: "SELECT openid, items, max_quantity FROM game_orders WHERE token = $1",
-		MySQL:      "SELECT openid, items, max_quantity FROM game_orders WHERE token = ?",
-		SQLite:     "SELECT openid, items, max_quantity FROM game_orders WHERE token = ?",
+		PostgreSQL: "SELECT o.token, o.openid, o.zone, o.items, o.metadata, o.max_quantity, o.saved_at FROM game_orders o WHERE o.openid = $1 AND o.token = $2",
+		MySQL:      "SELECT o.token, o.openid, o.zone, o.items, o.metadata, o.max_quantity, o.saved_at FROM game_orders o WHERE o.openid = ? AND o.token = ?",
+		SQLite:     "SELECT o.token, o.openid, o.zone, o.items, o.metadata, o.max_quantity, o.saved_at FROM game_orders o WHERE o.openid = ? AND o.token = ?",
 	} {
 		store, err := New(db, dialect, Options{TablePrefix: "game_"})
 		require.NoError(t, err)
@@ -79,7 +80,11 @@ func TestStatementsAreInTheDialectWithThePrefix(t *testing.T) {
 
 func TestEveryDialectHasItsSchemaFile(t *testing.T) {
 	t.Parallel()
-	for _, folder := range []string{"schema/", "schema/from-0.1/"} {
+	folders := []string{"schema/"}
+	for version := range thisRelease.version - 1 {
+		folders = append(folders, fmt.Sprintf("schema/from-%d/", version+1))
+	}
+	for _, folder := range folders {
 		files, err := fs.Glob(schema, folder+"*.sql")
 		require.NoError(t, err)
 		require.ElementsMatch(t, []string{folder + "postgresql.sql", folder + "mysql.sql", folder + "sqlite.sql"}, files)
@@ -119,14 +124,7 @@ func TestCompareItems(t *testing.T) {
 		{"another price, changeable", []midas.Item{{ID: gem.ID, Price: 1, Quantity: 2}}, gems(2), 5, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := compareItems(test.paid, test.ordered, test.maxQuantity)
-			if test.ok {
-				require.NoError(t, err)
-				return
-			}
-			var param *midas.ParamError
-			require.ErrorAs(t, err, &param)
-			require.Equal(t, "payitem", param.Param)
+			require.Equal(t, test.ok, compareItems(test.paid, test.ordered, test.maxQuantity) == "")
 		})
 	}
 }
@@ -150,32 +148,32 @@ func TestClassifyByDefault(t *testing.T) {
 		err     error
 		want    Class
 	}{
-		{PostgreSQL, coded("40001"), Again},
-		{PostgreSQL, coded("40P01"), Again},
-		{PostgreSQL, coded("55P03"), Again},
-		{PostgreSQL, driver.ErrBadConn, Again},
-		{PostgreSQL, fmt.Errorf("grant: %w", coded("40001")), Again},
-		{PostgreSQL, errors.Join(errors.New("two"), coded("40001")), Again},
-		{PostgreSQL, coded("23505"), RolledBack},
-		{PostgreSQL, coded("25006"), RolledBack}, // read-only
-		{PostgreSQL, coded("40003"), Unknown},    // statement completion unknown
-		{PostgreSQL, coded("57P01"), Unknown},    // the server shuts down
-		{PostgreSQL, coded(""), Unknown},
-		{PostgreSQL, &numbered{1213}, Unknown},
-		{PostgreSQL, context.DeadlineExceeded, Unknown},
-		{PostgreSQL, midas.ErrTokenNotFound, Unknown},
-		{MySQL, &numbered{1213}, Again},
-		{MySQL, &numbered{1205}, Again},
-		{MySQL, &numbered{1020}, Again},
-		{MySQL, &numbered{9007}, Again},
-		{MySQL, fmt.Errorf("grant: %w", &numbered{1213}), Again},
-		{MySQL, &numbered{1062}, RolledBack},
-		{MySQL, &numbered{2013}, Unknown},
-		{MySQL, (*numbered)(nil), Unknown},
-		{MySQL, coded("40001"), Unknown},
-		{MySQL, driver.ErrBadConn, Again},
-		{SQLite, driver.ErrBadConn, Again},
-		{SQLite, errors.New("SQLITE_BUSY"), Unknown},
+		{PostgreSQL, coded("40001"), ClassAgain},
+		{PostgreSQL, coded("40P01"), ClassAgain},
+		{PostgreSQL, coded("55P03"), ClassAgain},
+		{PostgreSQL, driver.ErrBadConn, ClassAgain},
+		{PostgreSQL, fmt.Errorf("grant: %w", coded("40001")), ClassAgain},
+		{PostgreSQL, errors.Join(errors.New("two"), coded("40001")), ClassAgain},
+		{PostgreSQL, coded("23505"), ClassRolledBack},
+		{PostgreSQL, coded("25006"), ClassRolledBack}, // read-only
+		{PostgreSQL, coded("40003"), ClassUnknown},    // statement completion unknown
+		{PostgreSQL, coded("57P01"), ClassUnknown},    // the server shuts down
+		{PostgreSQL, coded(""), ClassUnknown},
+		{PostgreSQL, &numbered{1213}, ClassUnknown},
+		{PostgreSQL, context.DeadlineExceeded, ClassUnknown},
+		{PostgreSQL, midas.ErrTokenNotFound, ClassUnknown},
+		{MySQL, &numbered{1213}, ClassAgain},
+		{MySQL, &numbered{1205}, ClassAgain},
+		{MySQL, &numbered{1020}, ClassAgain},
+		{MySQL, &numbered{9007}, ClassAgain},
+		{MySQL, fmt.Errorf("grant: %w", &numbered{1213}), ClassAgain},
+		{MySQL, &numbered{1062}, ClassRolledBack},
+		{MySQL, &numbered{2013}, ClassUnknown},
+		{MySQL, (*numbered)(nil), ClassUnknown},
+		{MySQL, coded("40001"), ClassUnknown},
+		{MySQL, driver.ErrBadConn, ClassAgain},
+		{SQLite, driver.ErrBadConn, ClassAgain},
+		{SQLite, errors.New("SQLITE_BUSY"), ClassUnknown},
 	} {
 		t.Run(fmt.Sprintf("%s %T %v", test.dialect, test.err, test.want), func(t *testing.T) {
 			require.Equal(t, test.want, test.dialect.Classify(test.err))
@@ -194,7 +192,7 @@ func TestWhatCannotBeStoredIsNamed(t *testing.T) {
 		return store.Once(func(context.Context, *sql.Tx, *midas.Delivery) error { return nil })(t.Context(), d) // there is no database: it must not come that far
 	}
 	order := func(change func(*midas.OrderRequest, *midas.Order)) error {
-		req := midas.OrderRequest{OpenID: "o", Items: []midas.Item{{ID: "i", Price: 1, Quantity: 1}}}
+		req := midas.OrderRequest{Player: midas.Player{OpenID: "o"}, Items: []midas.Item{{ID: "i", Price: 1, Quantity: 1}}}
 		order := midas.Order{Token: "t"}
 		change(&req, &order)
 		return store.SaveOrder(t.Context(), req, &order)
@@ -216,21 +214,37 @@ func TestWhatCannotBeStoredIsNamed(t *testing.T) {
 		{"none of an item", "payitem", delivery(func(d *midas.Delivery) { d.Items[0].Quantity = 0 })},
 		{"a NUL", "billno", delivery(func(d *midas.Delivery) { d.BillNo = "-b\x00" })},
 		{"no UTF-8", "openid", delivery(func(d *midas.Delivery) { d.OpenID = "\xff" })},
-		{"an order with a long openid", "openid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.OpenID = long })},
-		{"an order without openid", "openid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.OpenID = "" })},
+		{"an order with a long openid", "openid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.Player.OpenID = long })},
+		{"an order without openid", "openid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.Player.OpenID = "" })},
 		{"an order without token", "token", order(func(_ *midas.OrderRequest, o *midas.Order) { o.Token = "" })},
 		{"an order with a long token", "token", order(func(_ *midas.OrderRequest, o *midas.Order) { o.Token = long })},
-		{"an order with a long zone", "zoneid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.ZoneID = long })},
+		{"an order with a long zone", "zoneid", order(func(r *midas.OrderRequest, _ *midas.Order) { r.Player.ZoneID = long })},
 		{"an order with long metadata", "app_metadata", order(func(r *midas.OrderRequest, _ *midas.Order) { r.Metadata = long })},
 		{"an order without items", "payitem", order(func(r *midas.OrderRequest, _ *midas.Order) { r.Items = nil })},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if strings.Contains(test.name, "order") { // it says nothing about a callback
+				var field *midas.FieldError
+				require.ErrorAs(t, test.err, &field)
+				require.Equal(t, test.param, field.Param)
+				return
+			}
 			var param *midas.ParamError
 			require.ErrorAs(t, test.err, &param)
 			require.Equal(t, test.param, param.Param)
 		})
 	}
 	require.ErrorContains(t, store.SaveOrder(t.Context(), midas.OrderRequest{}, nil), "order is nil")
+}
+
+// Support copies it from the log.
+func TestTheStatementForAnEnvironmentIsRight(t *testing.T) {
+	t.Parallel()
+	db := sql.OpenDB(noDatabase{})
+	defer db.Close()
+	store, err := New(db, PostgreSQL, Options{TablePrefix: "shop_", Environment: "midas_live"})
+	require.NoError(t, err)
+	require.ErrorContains(t, store.compareEnvironment(""), "INSERT INTO shop_meta (name, value, word) VALUES ('environment', 0, 'midas_live')")
 }
 
 func TestPurgeRefusesOrdersThatMayStillBeCalledBack(t *testing.T) {
@@ -271,7 +285,9 @@ func TestALogHandlerThatPanicsCostsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	store := newStore(t)
 	store.opts.Logger = slog.New(panickingHandler{slog.DiscardHandler, cancel})
-	err := store.Inbox(InboxOptions{}).Work(ctx, func(context.Context, *midas.Delivery) error { return nil })
+	inbox, err := store.Inbox(InboxOptions{})
+	require.NoError(t, err)
+	err = inbox.Work(ctx, func(context.Context, *midas.Delivery) error { return nil })
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -290,6 +306,44 @@ func (h panickingHandler) Handle(context.Context, slog.Record) error {
 // The payment is on disk when OnStored is called, so it must be answered OK.
 func TestAnOnStoredThatPanicsCostsNothing(t *testing.T) {
 	t.Parallel()
-	inbox := newStore(t).Inbox(InboxOptions{OnStored: func(context.Context, *midas.Delivery) { panic("no Redis") }})
+	inbox, err := newStore(t).Inbox(InboxOptions{OnStored: func(context.Context, *midas.Delivery) { panic("no Redis") }})
+	require.NoError(t, err)
 	require.NotPanics(t, func() { inbox.stored(t.Context(), &midas.Delivery{OpenID: "o", BillNo: "b"}) })
+}
+
+// With a hundred zones in a process, a look of each for every payment costs more than the payment.
+func TestAStoredPaymentWakesTheWorksOfItsZone(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	inboxes, wakes := make(map[string]*Inbox), make(map[string]chan struct{})
+	for name, zones := range map[string][]string{"every": nil, "1": {"1"}, "s": {"s"}, "s_1": {"s_1", "7"}} {
+		inbox, err := store.Inbox(InboxOptions{Zones: zones})
+		require.NoError(t, err)
+		inboxes[name], wakes[name] = inbox, store.subscribe(inbox)
+	}
+	inboxes["s"].others = []string{"s_1"} // as seeZones has read them
+	woken := func() (names []string) {
+		for name, wake := range wakes {
+			select {
+			case <-wake:
+				names = append(names, name)
+			default:
+			}
+		}
+		slices.Sort(names)
+		return names
+	}
+
+	for zoneid, want := range map[string][]string{
+		"": {"1", "every"}, "1_role": {"1", "every"}, "s_2": {"every", "s"}, "s_1": {"every", "s_1"}, "s_1_role": {"every", "s_1"},
+		"7": {"every", "s_1"}, "12": {"every"},
+	} {
+		inboxes["1"].stored(t.Context(), &midas.Delivery{OpenID: "o", BillNo: "b", ZoneID: zoneid})
+		require.Equal(t, want, woken(), "zone %q", zoneid)
+	}
+	inboxes["s"].Wake()
+	require.Equal(t, []string{"s"}, woken(), "Wake is the Inbox's own")
+	store.unsubscribe(wakes["s"])
+	inboxes["s"].Wake()
+	require.Empty(t, woken())
 }

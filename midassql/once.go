@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,204 +16,324 @@ import (
 	"github.com/midas-go/midas"
 )
 
-// Once returns the DeliverFunc that runs grant in a transaction, exactly once for each
-// (OpenID, BillNo), however often, wherever and however concurrently it is called. A
-// payment that was granted before is nil again, and so is one that an [Inbox] has stored. Two
-// payments for one token are both granted: they are two (protocol.md 1, the whole flow).
+// Once returns the DeliverFunc that runs grant exactly once for each (OpenID, BillNo), in one transaction
+// with the payment's row, however often and wherever it is called. nil means committed: now, by an earlier
+// call, or by an [Inbox]; it calls [midas.MarkRepeat] for a payment that was there before. A payment that was
+// refunded in full before it came (see [Store.Refund]) is nil, too, and is not granted. Two payments for one
+// token are both granted (protocol.md 1, the whole flow).
 //
-// The transaction's steps are: the delivery is inserted under its unique key; the stored
-// order is looked up by token and compared; grant runs; commit. An error anywhere rolls all
-// of it back:
+// A payment that does not match the stored order is a [*midas.ParamError]; a lower charge is a discount
+// (protocol.md 5, delivery callback). If there is no order it is [midas.ErrTokenNotFound], or [ErrNoOrder] if
+// the order may exist all the same; but see Options.AcceptAppOrders. Other errors are grant's, wrapped, the
+// database's or ctx's. A transaction that fails with [ClassAgain] is tried again while ctx lasts; a commit
+// without an answer is not: the next callback finds the row or grants.
 //
-//   - [midas.ErrTokenNotFound], which is ret 3, if there is no such order (but see
-//     Options.AcceptAppOrders); [ErrNoOrder], which is ret 1, where the order may exist all the
-//     same;
-//   - a [*midas.ParamError] naming openid or payitem if openid, item ids, prices or
-//     quantities are not the order's. A different quantity is right only up to the order's
-//     MaxQuantity; a lower charge is a discount and always right (protocol.md 5, delivery
-//     callback). Zone and metadata are stored and not compared, nor is the sequence of the items;
-//   - grant's own error, wrapped;
-//   - any other error if the database failed or ctx ended.
+// grant works through tx alone, since it may run again, returns every error of tx, gives up when ctx ends
+// (1.5 s after the callback came), and never commits or rolls back. docs/ledger.md, "What a grant may not do",
+// has the rules of each database; a breach that is noticed is [ErrBroken].
 //
-// Errors that Options.Classify calls Again are answered by another try as long as ctx lasts. A
-// commit that failed is not tried again unless the database said that it rolled back:
-// nobody knows its outcome. That is an error, so ret 1 is answered, and the next
-// callback finds the row or grants. nil is returned only after a commit known to have
-// happened.
-//
-// grant works through tx alone, since it may run again after a rollback. It must return
-// every error of tx, as it is or wrapped (on MySQL a deadlock has rolled everything back, and what
-// follows would be committed on its own), must not commit or roll back itself, and gives up when
-// ctx ends. It should be quick: ctx ends 1.5 s after the callback came. On MySQL and SQLite a
-// grant that breaks these rules is caught: the result is [ErrBroken], a line in Options.Logger,
-// and a payment that is [Broken]. Its callbacks are answered ret 1 until somebody has looked
-// at what the player has. It is not caught if ctx ends in it as well, or if it went on after its
-// transaction was lost and then returns an error with which the database may have rolled all
-// of it back: a deadlock, a full disk, an interrupt.
-//
-// On MySQL every table that grant writes must be InnoDB too, and there must be no CREATE,
-// ALTER, TRUNCATE or LOCK TABLES in it: each commits what was done until then, and what
-// fails after it is never granted. On SQLite there must be no ON CONFLICT ROLLBACK, OR ROLLBACK or
-// RAISE(ROLLBACK): they end the transaction, which the error does not tell.
-//
-// Once panics if grant is nil. The DeliverFunc is safe for concurrent use. It returns soon
-// after ctx ended, apart from a commit under way, which takes as long as the driver waits.
+// Once panics if grant is nil. The DeliverFunc is safe for concurrent use. It returns soon after ctx ends,
+// apart from a commit under way, which takes as long as the driver waits.
 func (s *Store) Once(grant func(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error) midas.DeliverFunc {
 	if grant == nil {
 		panic("midassql: Once without a grant")
 	}
 	return func(ctx context.Context, d *midas.Delivery) error {
-		_, err := s.store(ctx, d, entry{state: stateDone}, grant)
+		_, err := s.record(ctx, d, entry{state: storedDone}, grant)
 		if err != nil {
-			return fmt.Errorf("midassql: %w", err)
+			return fmt.Errorf("midassql: Once: %w", err)
 		}
 		return nil
 	}
 }
 
-// States of a payment, as the column has them.
-const (
-	stateDone = iota
-	stateWaiting
-	stateCancelled
-	stateBroken
-)
-
-// Places of arguments of insertPayment.
-const (
-	argItems = 4
-	argMark  = 8
-	argState = 9
-	argNote  = 16
-)
-
-// An entry is how a payment comes into the ledger.
+// An entry says how a payment was recorded.
 type entry struct {
 	state           int
 	settledBy, note string // by hand; else empty
+	imported        bool
 }
 
 func (e entry) byHand() bool { return e.settledBy != "" }
 
-// store is the transaction that makes a payment one: it inserts d, compares it with the order
-// and runs then. stored is false if d was there before, which is no error.
-func (s *Store) store(ctx context.Context, d *midas.Delivery, e entry, then func(context.Context, *sql.Tx, *midas.Delivery) error) (stored bool, err error) {
-	payitem, err := checkDelivery(d, e)
+// refuse returns the error about a parameter that is missing or wrong: a person reads it, or Midas.
+func (e entry) refuse(param, field, reason string) error {
+	if e.byHand() {
+		return &midas.FieldError{Param: param, Field: field, Reason: reason}
+	}
+	return &midas.ParamError{Param: param, Reason: reason}
+}
+
+// A row is a payment in the table deliveries.
+type row struct {
+	openID, billNo                       string
+	state                                int
+	token, zone, items                   string
+	charged, calledAt, grantedAt, mark   int64
+	appID, metadata, payMethod, platform string
+	provideType                          int
+	settledBy, note                      string
+	tokenTyped                           int
+}
+
+// rowColumns are the columns of args.
+const rowColumns = `openid, billno, state, token, zone, items, charged, called_at, granted_at, mark,
+	app_id, metadata, pay_method, platform, provide_type, settled_by, note, token_typed`
+
+func (r row) args() []any {
+	return []any{r.openID, r.billNo, r.state, r.token, r.zone, r.items, r.charged, r.calledAt, r.grantedAt, r.mark,
+		r.appID, r.metadata, r.payMethod, r.platform, r.provideType, r.settledBy, r.note, r.tokenTyped}
+}
+
+// filling returns the arguments of fillNoted.
+func (r row) filling() []any { return append(r.args()[2:], r.openID, r.billNo) }
+
+// newRow returns the row of d, or the error about it. Its mark is random: with it, the transaction
+// that writes the row knows the row again.
+func (s *Store) newRow(d *midas.Delivery, e entry) (row, error) {
+	items, err := checkDelivery(d, e)
+	r := row{
+		openID: d.OpenID, billNo: d.BillNo, state: e.state, token: d.Token, zone: d.ZoneID, items: items,
+		charged: int64(d.Charged), calledAt: d.Time.Unix(), grantedAt: s.opts.Now().Unix(), mark: rand.Int64(),
+		appID: clip(d.AppID), metadata: clip(d.Metadata), payMethod: clip(d.PayMethod), platform: clip(d.Platform),
+		provideType: d.ProvideType,
+		settledBy:   clip(e.settledBy), note: clip(e.note),
+	}
+	if e.byHand() {
+		r.tokenTyped = 1
+	}
+	return r, err
+}
+
+// record stores d exactly once: in one transaction it writes the row, compares it with the order and
+// runs grant. recorded is false if d was there before, or was refunded in full before it came; neither is an
+// error.
+func (s *Store) record(ctx context.Context, d *midas.Delivery, e entry, grant func(context.Context, *sql.Tx, *midas.Delivery) error) (recorded bool, err error) {
+	r, err := s.newRow(d, e)
 	if err != nil {
 		return false, err
 	}
-	p := []any{d.OpenID, d.BillNo, d.Token, d.ZoneID, payitem, int64(d.Charged), d.Time.Unix(), s.opts.Now().Unix(),
-		rand.Int64(), e.state, clip(d.AppID), clip(d.Metadata), clip(d.PayMethod), clip(d.Platform), d.ProvideType, clip(e.settledBy), clip(e.note)}
-	ran := false
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		// The insert is the first statement. It waits for a concurrent one of the same key,
-		// and SQLite would refuse a write after a read that another write has outdated. The
-		// unique key decides, never a read before the write (protocol.md 1, the whole flow).
-		inserted, err := changed(ctx, tx, s.sql.insertPayment, p...)
-		if err != nil {
-			return err
-		}
-		if !inserted {
-			return errStoredBefore // and roll back
-		}
-		if err := s.compare(ctx, tx, d, e); err != nil {
-			return err
-		}
-		ran = true
-		err = then(ctx, tx, d)
-		if err != nil && s.mayEndTx(err) {
-			return err
-		}
-		lost := s.checkMark(ctx, tx, d, p[argMark])
-		if err != nil && errors.Is(lost, errNotOneTransaction) {
-			return notOneTransaction(err)
-		}
-		return cmp.Or(err, lost)
-	})
-	if err != nil && ran && s.grammar.losesTx && !errors.Is(err, errOutcomeUnknown) {
-		// The rollback may have come too late, or too early.
-		if s.tookOver(ctx, d, p[argMark]) {
-			err = notOneTransaction(err)
-		}
-		if errors.Is(err, errNotOneTransaction) {
-			s.broken(ctx, d, p, err)
+	if s.opts.AcceptAppOrders && !e.byHand() { // settlement has looked
+		if err := s.orderedByAnother(ctx, d); err != nil {
 			return false, err
 		}
 	}
-	if errors.Is(err, errStoredBefore) {
-		return false, s.repeated(ctx, d, e)
+	// Each of these is the first statement of its transaction. It waits for a concurrent one on the same key,
+	// and SQLite would refuse a write after a read that another write has outdated. The unique key decides,
+	// never a read before the write (protocol.md 1, the whole flow). An INSERT that was ignored keeps a shared
+	// lock on MySQL, so it is rolled back before the row of an early refund is looked for.
+	for _, noted := range []bool{false, true} {
+		statement, args := s.sql.insertPayment, r.args()
+		if noted {
+			statement, args = s.sql.takeNoted, append([]any{r.charged}, r.filling()...)
+		}
+		var (
+			p        paymentState
+			repeat   bool
+			granting bool // in this try, or in one before it
+			ordered  StoredOrder
+			others   int // early refunds of another app
+		)
+		err = s.inTx(ctx, func(tx *sql.Tx) error {
+			p, ordered, others = paymentState{}, StoredOrder{}, 0 // a try before this one may have set them
+			written, err := changed(ctx, tx, statement, args...)
+			repeat = err == nil && !written && noted
+			switch {
+			case err != nil:
+				return err
+			case repeat:
+				return s.repeated(ctx, tx, d, e)
+			case !written:
+				return errStoredBefore // and roll back
+			}
+			if ordered, err = s.compare(ctx, tx, d, e); err != nil {
+				return err
+			}
+			if err := s.saveNumbers(ctx, tx, d); err != nil {
+				return err
+			}
+			if noted {
+				if p, err = s.state(ctx, tx, paymentID{d.OpenID, d.BillNo}); err != nil {
+					return err
+				}
+				statement, args := s.inline(s.sql.anotherApp, d.OpenID, d.BillNo, r.appID)
+				if err := tx.QueryRowContext(ctx, statement, args...).Scan(&others); err != nil {
+					return err
+				}
+				if p.full {
+					return e.refunded()
+				}
+			}
+			granting = true
+			err = grant(ctx, tx, d)
+			if err != nil && s.mayEndTx(err) {
+				return err
+			}
+			lost := s.checkMark(ctx, tx, r)
+			if err != nil && errors.Is(lost, errNotOneTransaction) {
+				return notOneTransaction(err)
+			}
+			return cmp.Or(err, lost)
+		})
+		switch s.outcome(ctx, r, granting, err) {
+		case recordedNow:
+			if repeat && !e.byHand() {
+				midas.MarkRepeat(ctx)
+			}
+			if p.refunded > p.charged {
+				s.logOver(ctx, paymentID{d.OpenID, d.BillNo}, p.refunded, p.charged)
+			}
+			if others > 0 {
+				s.log(ctx, "midassql: a refund was noted before its payment and under another AppID: is it noted under the payment's, too?",
+					slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.String("app_id", r.appID))
+			}
+			if !repeat && !p.full {
+				s.warnOfZone(ctx, d, ordered)
+			}
+			return !repeat && !p.full, nil
+		case notRecorded:
+			if errors.Is(err, errNotOrdered) {
+				err = s.notOrdered(ctx, d)
+			}
+			return false, err
+		case broken:
+			err = notOneTransaction(err)
+			s.storeBroken(ctx, d, r, err)
+			return false, err
+		}
 	}
-	return err == nil, err
+	return false, err
 }
 
-// checkDelivery returns what of d goes into the column items, or a *midas.ParamError.
+// refunded is what becomes of a payment that was refunded in full before it came: a callback is answered OK
+// and the payment stored as cancelled, a person is told and nothing is stored.
+func (e entry) refunded() error {
+	if e.byHand() {
+		return ErrRefunded
+	}
+	return nil
+}
+
+// saveNumbers stores what the payment system calls d. A number that cannot be stored byte for byte is left
+// out: a payment is not refused because of it.
+func (s *Store) saveNumbers(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
+	for _, number := range d.Numbers {
+		if checkKey(number) != "" {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, s.sql.insertNumber, number, clip(d.AppID), d.OpenID, d.BillNo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// An outcome is what became of a payment whose transaction has ended.
+type outcome int
+
+const (
+	notRecorded    outcome = iota // everything was rolled back, or the commit got no answer
+	recordedNow                   // the row and what the grant did are committed, or that it was there
+	recordedBefore                // the row was there
+	broken                        // the grant ended its transaction: part of what it did may be committed
+)
+
+// outcome says what became of r, whose transaction ended with err. granting is whether a grant has run:
+// one that failed may have ended its transaction by itself, and the rollback came too late, or too early.
+func (s *Store) outcome(ctx context.Context, r row, granting bool, err error) outcome {
+	mayBeBroken := granting && !errors.Is(err, errOutcomeUnknown)
+	switch {
+	case err == nil:
+		return recordedNow
+	case mayBeBroken && (errors.Is(err, errNotOneTransaction) || s.isThere(ctx, r)):
+		return broken
+	case errors.Is(err, errStoredBefore):
+		return recordedBefore
+	}
+	return notRecorded
+}
+
+// checkDelivery returns the payitem of d, or an error for each text that cannot be stored.
 func checkDelivery(d *midas.Delivery, e entry) (payitem string, err error) {
 	payitem, wrong := formatItems(d.Items)
 	token := checkKey(d.Token)
 	if e.byHand() {
 		token = checkText(d.Token)
 	}
-	for _, p := range []struct{ param, reason string }{
-		{"openid", checkKey(d.OpenID)}, {"billno", checkKey(d.BillNo)}, {"token", token}, {"zoneid", checkText(d.ZoneID)}, {"payitem", wrong},
+	if e.imported && len(d.Items) == 0 { // the earlier backend did not keep them
+		wrong = ""
+	}
+	provideType := ""
+	if d.ProvideType < math.MinInt32 || d.ProvideType > math.MaxInt32 { // MySQL's INSERT IGNORE would store another number
+		provideType = "is out of range"
+	}
+	for _, p := range []struct{ param, field, reason string }{
+		{"openid", "OpenID", checkKey(d.OpenID)}, {"billno", "BillNo", checkKey(d.BillNo)}, {"token", "Token", token},
+		{"zoneid", "ZoneID", checkText(d.ZoneID)}, {"payitem", "Items", wrong}, {"providetype", "ProvideType", provideType},
 	} {
 		if p.reason != "" {
-			return "", &midas.ParamError{Param: p.param, Reason: p.reason}
+			err = errors.Join(err, e.refuse(p.param, p.field, p.reason))
 		}
 	}
-	return payitem, nil
+	return payitem, err
 }
 
-// repeated returns nil if the row of d is visible outside the transaction whose insert was
-// ignored, which means that another one has committed it. An ignored insert alone proves
-// nothing: under INSERT IGNORE a trigger or a foreign key can cause one too, and in a table
-// whose collation ignores case another player's payment can.
+// repeated returns nil if tx sees the row of d, and is not the transaction whose insert was
+// ignored: then another transaction has committed it. An ignored insert alone proves nothing: with
+// INSERT IGNORE a trigger or a foreign key can cause it, and so can another player's payment in a
+// table whose collation ignores case.
 //
 // The row is written and not only read, because it can be seen before it is safe: InnoDB
 // shows a commit and then flushes it, and a crash in between takes the row back, after this
 // callback was answered OK. Our own commit flushes everything before it; the same holds for
 // synchronous replicas.
-func (s *Store) repeated(ctx context.Context, d *midas.Delivery, e entry) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
-		statement, args := s.sql.repeatPayment, []any{d.Token, d.OpenID, d.BillNo, d.Token}
-		if e.byHand() { // the bill has no token to compare
-			statement, args = s.sql.settlePayment, []any{d.OpenID, d.BillNo}
-		}
-		found, err := changed(ctx, tx, statement, args...)
-		if err != nil || found {
-			return err
-		}
-		p, err := s.state(ctx, tx, paymentID{d.OpenID, d.BillNo})
-		switch {
-		case err != nil && !errors.Is(err, ErrNoPayment):
-			return err
-		case err == nil && p.state == stateBroken:
-			return ErrBroken
-		}
-		return errors.New("the database ignored the insert of a payment that is not there with this openid, billno and token: " +
-			"is another payment's billno the same, is there a trigger or a foreign key on the table, or does a collation ignore case?")
-	})
+func (s *Store) repeated(ctx context.Context, tx *sql.Tx, d *midas.Delivery, e entry) error {
+	statement, args := s.sql.repeatPayment, []any{d.Token, int64(d.Charged), clip(d.AppID), d.OpenID, d.BillNo, d.Token}
+	if e.byHand() { // the bill has no token to compare
+		statement, args = s.sql.settlePayment, []any{d.OpenID, d.BillNo}
+	}
+	found, err := changed(ctx, tx, statement, args...)
+	if err != nil {
+		return err
+	}
+	if found && !e.byHand() {
+		return s.saveNumbers(ctx, tx, d)
+	}
+	p, err := s.state(ctx, tx, paymentID{d.OpenID, d.BillNo})
+	switch {
+	case err != nil && !errors.Is(err, ErrNoPayment):
+		return err
+	case found && p.full:
+		return ErrRefunded
+	case found:
+		return s.saveNumbers(ctx, tx, d)
+	case err == nil && p.state == storedBroken:
+		return ErrBroken
+	case err == nil && p.state == storedNoted:
+		return errors.New("somebody has just changed the payment by hand: the next call grants it")
+	}
+	return errors.New("the database ignored the insert of a payment that is not there with this openid, billno and token: " +
+		"is another payment's billno the same, is there a trigger or a foreign key on the table, or does a collation ignore case?")
 }
 
-// checkMark returns an error unless the row that was inserted with mark is still what tx sees. After
-// a tx.Rollback by the grant that is sql.ErrTxDone: nothing has happened.
-func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, d *midas.Delivery, mark any) error {
-	if !s.grammar.losesTx {
-		return nil
-	}
+// checkMark returns an error unless tx still sees r: a grant can end its transaction without an error, by
+// an error that it ignores (a deadlock on MySQL, a full disk on SQLite) or by itself. After a tx.Rollback
+// by the grant the error is sql.ErrTxDone: nothing has happened.
+func (s *Store) checkMark(ctx context.Context, tx *sql.Tx, r row) error {
 	var found int64
-	statement, args := s.inline(s.sql.paymentMark, d.OpenID, d.BillNo)
+	statement, args := s.inline(s.sql.paymentMark, r.openID, r.billNo)
 	err := tx.QueryRowContext(ctx, statement, args...).Scan(&found)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, sql.ErrNoRows), err == nil && found != mark:
+	case errors.Is(err, sql.ErrNoRows), err == nil && found != r.mark:
 		return errNotOneTransaction
 	}
 	return err
 }
 
-// notOneTransaction says so of a grant that failed with err, which it only quotes: what the grant
-// wanted answered, ret 3 for one, is not right any more.
+// notOneTransaction returns errNotOneTransaction for a grant that failed with err. It quotes err and
+// does not wrap it, so that an answer the grant asked for, such as ret 3, is not given.
 func notOneTransaction(err error) error {
 	if errors.Is(err, errNotOneTransaction) {
 		return err
@@ -220,78 +341,118 @@ func notOneTransaction(err error) error {
 	return fmt.Errorf("%w (the grant returned: %s)", errNotOneTransaction, err.Error())
 }
 
-// brokenTime is for the look at what a grant that failed has left.
+// brokenTime limits the look at what a failed grant has left, and the note about it.
 const brokenTime = time.Second
 
-// tookOver reports whether the row of a transaction that failed is there all the same: the grant
-// committed it, by DDL or by hand.
-func (s *Store) tookOver(ctx context.Context, d *midas.Delivery, mark any) bool {
+// isThere reports whether r is there although its transaction failed: the grant committed it, by DDL
+// or by hand.
+func (s *Store) isThere(ctx context.Context, r row) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
 	defer cancel()
 	var found int64
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, s.sql.paymentMark, d.OpenID, d.BillNo).Scan(&found)
+	err := s.look(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, s.sql.paymentMark, r.openID, r.billNo).Scan(&found)
 	})
-	return err == nil && found == mark
+	return err == nil && found == r.mark
 }
 
-// broken stores that nobody knows what the player got, so that no callback grants again, or is
-// answered OK, before somebody has looked. It leaves a row alone that another callback has
-// granted meanwhile.
-func (s *Store) broken(ctx context.Context, d *midas.Delivery, p []any, cause error) {
+// storeBroken stores r as broken, so that no callback grants it again, or is answered OK, before
+// support has looked at what the player has. It does not touch a row that another callback has granted
+// meanwhile. A row that is only noted would be granted by the next callback, so it becomes broken, too.
+func (s *Store) storeBroken(ctx context.Context, d *midas.Delivery, r row, cause error) {
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), brokenTime)
 	defer cancel()
-	p[argState], p[argNote] = stateBroken, clip(strings.TrimPrefix(cause.Error(), ErrBroken.Error()+": "))
-	err := s.inTx(finish, func(tx *sql.Tx) error {
-		there, err := changed(finish, tx, s.sql.breakPayment, p[argNote], d.OpenID, d.BillNo, p[argMark])
+	r.state, r.note = storedBroken, clip(strings.TrimPrefix(cause.Error(), ErrBroken.Error()+": "))
+	store := func(tx *sql.Tx) error {
+		there, err := changed(finish, tx, s.sql.breakPayment, r.note, r.openID, r.billNo, r.mark)
 		if err == nil && !there {
-			_, err = tx.ExecContext(finish, s.sql.insertPayment, p...)
+			there, err = changed(finish, tx, s.sql.fillNoted, r.filling()...)
 		}
-		return err
-	})
-	s.log(ctx, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/ledger.md, payments that need a person)",
-		slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.Any("items", p[argItems]), slog.Any("error", errors.Join(cause, err)))
+		if err == nil && !there {
+			there, err = changed(finish, tx, s.sql.insertPayment, r.args()...)
+		}
+		switch {
+		case err != nil:
+			return err
+		case !there:
+			return errStoredBefore
+		}
+		return s.saveNumbers(finish, tx, d)
+	}
+	err := s.inTx(finish, store)
+	if errors.Is(err, errStoredBefore) { // an early refund was noted just before the INSERT
+		err = s.inTx(finish, store)
+	}
+	if errors.Is(err, errStoredBefore) { // another callback has granted it
+		err = nil
+	}
+	s.log(ctx, "midassql: a grant ended its transaction: part of it may be granted; see what the player has (docs/repair.md)",
+		slog.String("openid", r.openID), slog.String("billno", r.billNo), slog.String("items", r.items), slog.Any("error", errors.Join(cause, err)))
 }
 
-// compare returns an error unless d is a payment for the stored order.
-func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery, e entry) error {
+// errNotOrdered is compare's error where the player has no order with the token: see notOrdered.
+var errNotOrdered = errors.New("the player has no order with this token")
+
+// compare returns the stored order, and an error unless d is a payment for it. Metadata is not compared,
+// and another zone is no error: see warnOfZone.
+func (s *Store) compare(ctx context.Context, tx *sql.Tx, d *midas.Delivery, e entry) (StoredOrder, error) {
 	if d.Token == "" {
-		return nil // settled by hand without one
+		return StoredOrder{}, nil // settled by hand without one
 	}
-	var (
-		openID, items string
-		maxQuantity   int
-	)
-	statement, args := s.inline(s.sql.order, d.Token)
-	err := tx.QueryRowContext(ctx, statement, args...).Scan(&openID, &items, &maxQuantity)
+	o, stored, err := s.order(ctx, tx, d.OpenID, d.Token)
 	switch {
-	case errors.Is(err, sql.ErrNoRows) && (s.opts.AcceptAppOrders || e.byHand()):
-		return nil
-	case errors.Is(err, sql.ErrNoRows):
-		return s.tokenNotFound(ctx, tx, d.Time)
 	case err != nil:
-		return err
+		return StoredOrder{}, err
+	case !stored && (s.opts.AcceptAppOrders || e.byHand()): // nor is it another player's: that was looked at before
+		return StoredOrder{}, nil
+	case !stored:
+		return StoredOrder{}, errNotOrdered
 	}
-	ordered, err := parseItems(items)
-	if err != nil {
-		return errors.New("the stored order cannot be read") // a ParamError in the tree would be about this callback
+	if reason := compareItems(d.Items, o.Items, o.MaxQuantity); reason != "" {
+		return StoredOrder{}, e.refuse("payitem", "Items", reason)
 	}
-	if d.OpenID != openID {
-		return &midas.ParamError{Param: "openid", Reason: "is not the order's"}
+	return o, nil
+}
+
+// warnOfZone logs a payment in another zone than its order's. It is granted, in the zone of the callback:
+// nobody can forge that, and an honest payment is not refused because Midas writes the zone otherwise.
+func (s *Store) warnOfZone(ctx context.Context, d *midas.Delivery, o StoredOrder) {
+	if o.Token != "" && zoneOf(o.ZoneID) != zoneOf(d.ZoneID) {
+		s.logAt(ctx, slog.LevelWarn, "midassql: a payment came with another zone than its order has; it is granted in the callback's",
+			slog.String("openid", d.OpenID), slog.String("billno", d.BillNo), slog.String("order_zone", o.ZoneID), slog.String("callback_zone", d.ZoneID))
 	}
-	return compareItems(d.Items, ordered, maxQuantity)
 }
 
 // youngCallback: for this long after its ts, a callback with an unknown token is not refused for
 // good, because the node may be behind. (A clock that is ahead of Midas's makes it shorter.)
 const youngCallback = 10 * time.Second
 
+// notOrdered returns why the player has no order with the token of d. Neither the token of another player's
+// order nor the mark of Purge is on the player's shard, so that both are read after the transaction.
+func (s *Store) notOrdered(ctx context.Context, d *midas.Delivery) error {
+	if err := s.orderedByAnother(ctx, d); err != nil {
+		return err
+	}
+	return s.tokenNotFound(ctx, d.Time)
+}
+
+// orderedByAnother returns an error if another player has an order with the token of d.
+func (s *Store) orderedByAnother(ctx context.Context, d *midas.Delivery) error {
+	another, err := s.elsewhere(ctx, s.sql.orderElsewhere, d.Token, d.OpenID)
+	if another {
+		err = &midas.ParamError{Param: "openid", Reason: "is not the order's"}
+	}
+	return err
+}
+
 // tokenNotFound returns midas.ErrTokenNotFound, which refuses a payment for good (ret 3), only
 // if the order can neither be still on its way nor have been deleted.
-func (s *Store) tokenNotFound(ctx context.Context, tx *sql.Tx, called time.Time) error {
+func (s *Store) tokenNotFound(ctx context.Context, called time.Time) error {
 	var purged int64
-	statement, args := s.inline(s.sql.meta, "purged")
-	if err := tx.QueryRowContext(ctx, statement, args...).Scan(&purged); err != nil {
+	err := s.look(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, s.sql.meta, "purged").Scan(&purged)
+	})
+	if err != nil {
 		return err
 	}
 	if purged > 0 {
@@ -301,17 +462,14 @@ func (s *Store) tokenNotFound(ctx context.Context, tx *sql.Tx, called time.Time)
 		return fmt.Errorf("%w, yet the callback is only seconds old: the next one finds the order if this node was behind (on Galera set wsrep_sync_wait=1); "+
 			"if it does not, was the order handed out without SaveOrder?", ErrNoOrder)
 	}
-	return midas.ErrTokenNotFound
+	return fmt.Errorf("%w: was the order handed out without SaveOrder, or placed by another backend (Options.AcceptAppOrders)?", midas.ErrTokenNotFound)
 }
 
-// compareItems returns a *midas.ParamError unless paid is what was ordered. The charged
+// compareItems says in what paid differs from what was ordered; "" if it does not. The charged
 // amount is not compared: it may be less (protocol.md 5, delivery callback).
-func compareItems(paid, ordered []midas.Item, maxQuantity int) error {
-	refuse := func(format string, args ...any) error {
-		return &midas.ParamError{Param: "payitem", Reason: fmt.Sprintf(format, args...)}
-	}
+func compareItems(paid, ordered []midas.Item, maxQuantity int) (reason string) {
 	if len(paid) != len(ordered) {
-		return refuse("%d items, %d were ordered", len(paid), len(ordered))
+		return fmt.Sprintf("%d items, %d were ordered", len(paid), len(ordered))
 	}
 	// As multisets: nothing says that Midas keeps the sequence.
 	paid, ordered = sortedItems(paid), sortedItems(ordered)
@@ -323,14 +481,14 @@ func compareItems(paid, ordered []midas.Item, maxQuantity int) error {
 		}
 		switch {
 		case item.ID != want.ID:
-			return refuse("an item is not the one ordered")
+			return "an item is not the one ordered"
 		case item.Price != want.Price:
-			return refuse("the price of an item is %s, ordered was %s", item.Price, want.Price)
+			return fmt.Sprintf("the price of an item is %s, ordered was %s", item.Price, want.Price)
 		case item.Quantity < fewest || item.Quantity > most:
-			return refuse("the quantity of an item is %d, allowed is %d to %d", item.Quantity, fewest, most)
+			return fmt.Sprintf("the quantity of an item is %d, allowed is %d to %d", item.Quantity, fewest, most)
 		}
 	}
-	return nil
+	return ""
 }
 
 func sortedItems(items []midas.Item) []midas.Item {

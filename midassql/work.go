@@ -19,13 +19,13 @@ import (
 //
 //   - nil: the items and the payment's id are saved. Work calls Done.
 //   - [ErrAccepted]: the game will save, and call Done itself.
-//   - [ErrNotNow]: later; no attempt is counted.
+//   - [ErrNotNow] or [NotNow]: later; no attempt is counted.
 //   - anything else, a panic, or a lease that ends: an attempt failed, the next one follows
 //     after a wait. If ctx ended meanwhile, it counts as no attempt, and the payment is due
 //     at once.
 //
-// The context of work ends with ctx and shortly before the lease does. d.Params is nil; the
-// rest of d is what the callback said.
+// The context of work ends with ctx and shortly before the lease does. d.Params and
+// d.Numbers are nil; the rest of d is what the callback said.
 func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *midas.Delivery) error) error {
 	switch {
 	case ctx == nil:
@@ -33,7 +33,7 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 	case work == nil:
 		return errors.New("midassql: Work: work is nil")
 	}
-	wake := b.store.subscribe()
+	wake := b.store.subscribe(b)
 	defer b.store.unsubscribe(wake)
 	finished := make(chan struct{}, b.opts.Workers)
 	saved := make(chan savedPayment, b.opts.Workers)
@@ -56,16 +56,20 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 			<-finished
 			free++
 		}
-		var more bool
+		// A payment hides the others of its player until it is finished; those of other players do not need a
+		// look then, which would cost more than the payment where each of many zones has few.
+		more, hides, crowded := false, free < b.opts.Workers, false
 		if free > 0 {
 			began := time.Now()
-			claims, leased, err := b.claim(ctx, free, b.due)
+			claims, leased, fewer, err := b.claim(ctx, free, b.due)
 			if err != nil {
 				b.store.log(ctx, "midassql: Work cannot claim payments; it goes on trying", slog.Any("error", err))
 			}
-			more = len(leased) == free
+			more, crowded = len(leased) == free, fewer
+			hides = hides || len(claims) < len(leased)
 			free -= len(claims)
 			for _, c := range claims {
+				hides = hides || c.others
 				go func() {
 					defer func() { finished <- struct{}{} }()
 					b.handle(ctx, work, c, began, saved)
@@ -80,9 +84,17 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 			}
 			continue
 		}
-		poll.Reset(b.opts.Poll)
+		shows := finished
+		if !hides {
+			shows = nil
+		}
+		wait := b.opts.Poll
+		if crowded { // what is left is behind rows that others are about to lease
+			wait = min(wait, maxWait)
+		}
+		poll.Reset(wait)
 		select {
-		case <-finished: // the player's next payment may be due
+		case <-shows: // the player's next payment may be due
 			free++
 		case <-wake:
 		case <-poll.C:
@@ -95,14 +107,14 @@ func (b *Inbox) Work(ctx context.Context, work func(ctx context.Context, d *mida
 	return ctx.Err()
 }
 
-// Wake lets a Work of this Inbox look for payments now. It does not block.
-func (b *Inbox) Wake() { b.store.wake() }
+// Wake lets each Work of this Inbox, and of no other, look for payments now. It does not block.
+func (b *Inbox) Wake() { b.store.wake(func(of *Inbox) bool { return of == b }) }
 
-func (s *Store) subscribe() chan struct{} {
+func (s *Store) subscribe(b *Inbox) chan struct{} {
 	wake := make(chan struct{}, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wakeups[wake] = true
+	s.wakeups[wake] = b
 	return wake
 }
 
@@ -112,10 +124,15 @@ func (s *Store) unsubscribe(wake chan struct{}) {
 	delete(s.wakeups, wake)
 }
 
-func (s *Store) wake() {
+// wake wakes the Works of those Inboxes that have something to look for. Every look is a transaction: one
+// process may work on a hundred zones, and a payment is for one of them.
+func (s *Store) wake(those func(*Inbox) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for wake := range s.wakeups {
+	for wake, b := range s.wakeups {
+		if !those(b) {
+			continue
+		}
 		select {
 		case wake <- struct{}{}:
 		default: // it is awake
@@ -123,8 +140,11 @@ func (s *Store) wake() {
 	}
 }
 
-// handle lets work handle a payment that was leased after began, and writes down what became
-// of it.
+func (s *Store) wakeZone(zoneid string) {
+	s.wake(func(b *Inbox) bool { return b.serves(zoneid) })
+}
+
+// handle lets work handle a payment that was leased after began, and stores what became of it.
 func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.Delivery) error, c claim, began time.Time, saved chan<- savedPayment) {
 	leased, cancel := context.WithDeadlineCause(ctx, began.Add(b.opts.Lease/6*5), ErrLeaseEnded)
 	defer cancel()
@@ -146,9 +166,9 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 		b.accepted(c)
 		err = b.accept(finish, c)
 	case errors.Is(result, ErrNotNow):
-		err = b.notNow(finish, c)
+		err = b.notNow(finish, c, result)
 	case ctx.Err() != nil:
-		err = b.release(finish, c, 0, false)
+		err = b.release(finish, c, 0, interrupted)
 	default:
 		err = b.failed(finish, c, result)
 	}
@@ -167,14 +187,14 @@ func (b *Inbox) handle(ctx context.Context, work func(context.Context, *midas.De
 		slog.String("openid", c.id.openID), slog.String("billno", c.id.billNo), slog.Any("result", result), slog.Any("error", err))
 }
 
-// A savedPayment is one that work has saved, and that waits for its Done.
+// A savedPayment is a payment that work has saved, and that waits for its Done.
 type savedPayment struct {
 	id     paymentID
 	stored chan<- error
 }
 
-// storeSaved calls Done for what work has saved: in one transaction for all that came while the
-// one before was committed.
+// storeSaved calls Done for what work has saved, in one transaction for all payments that came while
+// the previous one was being committed.
 func (b *Inbox) storeSaved(saved <-chan savedPayment) {
 	for first := range saved {
 		batch := []savedPayment{first}

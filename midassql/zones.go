@@ -1,6 +1,7 @@
 package midassql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"slices"
@@ -10,17 +11,23 @@ import (
 
 const (
 	zonesEvery    = time.Minute      // how often an Inbox says that it is there, and looks for others
-	unservedAfter = 10 * time.Minute // without a word from a worker of the zone
+	unservedAfter = 10 * time.Minute // without news from a worker of the zone
 )
 
-// inZone reports whether zoneid belongs to name, as far as that name alone is concerned.
+// zoneOf returns the zone that a zoneid names: an empty one is sent as "1" (protocol.md 3, parameters), so
+// the two are one zone.
+func zoneOf(zoneid string) string {
+	return cmp.Or(zoneid, "1")
+}
+
+// inZone reports whether zoneid belongs to name, considering that name alone.
 func inZone(zoneid, name string) bool {
 	return zoneid == name || strings.HasPrefix(zoneid, name+"_")
 }
 
 // base returns what a name and all zones that belong to it begin with: the part before the first
-// "_". An index on it keeps a claim from walking over what waits for other zones, as long as their
-// names do not begin the same.
+// "_". An index on it keeps a claim from walking over what waits for other zones: not even over the entries
+// of the index, unless their names begin the same.
 func base(zoneid string) string {
 	before, _, _ := strings.Cut(zoneid, "_")
 	return before
@@ -49,8 +56,8 @@ func (b *Inbox) inZones() (string, []any) {
 	return zonesCondition(b.opts.Zones, b.others)
 }
 
-// zonesCondition returns the condition for the payments that belong to one of our names. Among the
-// names that fit, the longest one wins, so those of others are left out unless a still longer one is
+// zonesCondition returns the condition for the payments that belong to one of our names. The longest
+// name that fits wins, so payments that fit a name of others are left out unless a still longer name is
 // ours.
 func zonesCondition(ours, others []string) (string, []any) {
 	sql, args := anyZone(ours)
@@ -64,7 +71,7 @@ func zonesCondition(ours, others []string) (string, []any) {
 	return sql, args
 }
 
-// inside returns the names of others that zones of ours would take in.
+// inside returns the names of others that begin with one of ours.
 func inside(ours []string, names []zoneName) (others []string) {
 	for _, n := range names {
 		if !slices.Contains(ours, n.name) && slices.ContainsFunc(ours, func(zone string) bool { return inZone(n.name, zone) }) {
@@ -128,7 +135,7 @@ func (b *Inbox) seeZones(ctx context.Context) error {
 		return nil
 	}
 	var names []zoneName
-	err := b.store.inTx(ctx, func(tx *sql.Tx) (err error) {
+	err := b.store.look(ctx, func(tx *sql.Tx) (err error) {
 		names, err = query(ctx, tx, scanZoneName, b.store.sql.zones, unservedAfter.Milliseconds())
 		return err
 	})

@@ -24,7 +24,7 @@ func Example() {
 
 	ctx := context.Background()
 	order, err := client.CreateOrder(ctx, midas.OrderRequest{
-		Login: midas.QQ, OpenID: "openid", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey",
+		Player:    midas.Player{Login: midas.QQ, OpenID: "openid", OpenKey: "pay-token", PF: "qq_m_qq-2001-android-2011-xxxx", PFKey: "pfkey"},
 		Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}},
 		GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
 	})

@@ -19,16 +19,15 @@ package midastest
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
-	"testing/iotest"
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/internal/inprocess"
 )
 
 // Config configures a [Server]. The zero value is ready to use.
@@ -45,13 +44,13 @@ type Config struct {
 	// clock, or on the bubble's inside testing/synctest.
 	Now func() time.Time
 
-	// Strict refuses what shipped servers send and the real gateway seems to accept, although
-	// Tencent's pages ask for something else: the cookie org_loc with the other path or not
+	// Strict also rejects requests that contradict Tencent's pages although deployed servers
+	// send them and Midas appears to accept them: the cookie org_loc with the other path or not
 	// percent-encoded, and a bare ";" in the query (protocol.md 4, cookies). By default such an order
 	// is accepted, and OrderAttempt.Notes says what was tolerated.
 	Strict bool
 
-	// Errorf is told what is wrong with every bad request: t.Errorf in a test. If nil, only
+	// Errorf is told what is wrong with each bad request: t.Errorf in a test. If nil, only
 	// the answer and OnOrder tell.
 	Errorf func(format string, args ...any)
 
@@ -141,7 +140,7 @@ func (s *Server) ClientConfig(deliveryPath string) midas.Config {
 
 // HTTPClient returns the client for midas.Config that reaches s without a socket.
 func (s *Server) HTTPClient() *http.Client {
-	return &http.Client{Transport: inProcess{s}}
+	return &http.Client{Transport: inprocess.Transport{Handler: s}}
 }
 
 // DeliverTo sets the delivery URL, as registered at Tencent. Callbacks are signed for its
@@ -165,7 +164,7 @@ func (s *Server) DeliverToHandler(h http.Handler, path string) {
 	if !strings.HasPrefix(path, "/") {
 		panic(fmt.Sprintf("midastest: DeliverToHandler: path %q does not begin with \"/\"", path))
 	}
-	s.setTarget(&target{client: &http.Client{Transport: inProcess{h}}, url: "http://backend.test" + path, path: path})
+	s.setTarget(&target{client: &http.Client{Transport: inprocess.Transport{Handler: h}}, url: "http://backend.test" + path, path: path})
 }
 
 // A target is where callbacks go.
@@ -180,40 +179,6 @@ func (s *Server) setTarget(t *target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deliver = t
-}
-
-// inProcess is a transport that calls a handler instead of a server. As behind a socket, the
-// handler may outlive the request.
-type inProcess struct{ handler http.Handler }
-
-func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	in := r.Clone(r.Context()) // as a server would see it
-	in.RequestURI = r.URL.RequestURI()
-	in.RemoteAddr = "192.0.2.1:1234"
-	in.URL.Scheme, in.URL.Host = "", ""
-	if in.Body == nil {
-		in.Body = http.NoBody
-	}
-	rec := httptest.NewRecorder()
-	done := make(chan any, 1)
-	go func() {
-		defer func() { done <- recover() }()
-		t.handler.ServeHTTP(rec, in)
-	}()
-	select {
-	case p := <-done:
-		if p != nil { // a server would close the connection
-			return nil, fmt.Errorf("the handler panicked: %v", p)
-		}
-		resp := rec.Result()
-		resp.Request = r
-		if resp.ContentLength > int64(rec.Body.Len()) { // a server would close the connection early
-			resp.Body = io.NopCloser(io.MultiReader(resp.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
-		}
-		return resp, nil
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	}
 }
 
 // complain tells the test about a bad request.

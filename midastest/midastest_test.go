@@ -96,8 +96,8 @@ func TestTheSignaturesTheFakeIsMeasuredWithAreTheKnownAnswers(t *testing.T) {
 
 func orderRequest(login midas.Login) midas.OrderRequest {
 	return midas.OrderRequest{
-		Login: login, OpenID: "o_TESTopenid", OpenKey: "test-openkey", PayToken: "test-paytoken",
-		PF: "qq_m_qq-2001-android-2011-test", PFKey: "test-pfkey",
+		Player: midas.Player{Login: login, OpenID: "o_TESTopenid", OpenKey: "test-openkey", PayToken: "test-paytoken", PF: "qq_m_qq-2001-android-2011-test", PFKey: "test-pfkey"},
+
 		Items:     []midas.Item{{ID: "sword", Price: 10 * midas.QPoint, Quantity: 2}},
 		GoodsName: "剑", GoodsDescription: "一把好剑", Metadata: "shop*42",
 	}

@@ -361,7 +361,7 @@ func checkParams(params url.Values, login midas.Login) *refusal {
 func checkItems(payitem string) (items []midas.Item, total midas.Amount, refused *refusal) {
 	const most = 2_000_000_000 * midas.Fen
 	items, err := midas.ParseItems(payitem)
-	if wrong := (*midas.ParamError)(nil); errors.As(err, &wrong) {
+	if wrong := (*midas.FieldError)(nil); errors.As(err, &wrong) {
 		return nil, 0, refuse("payitem", wrong.Reason)
 	}
 	for i, item := range items {

@@ -72,9 +72,9 @@ func Tampered(name, value string) PayOption { return func(p *payment) { p.tamper
 // its token. It uses the login, openid, zone, items and metadata of req and ignores the rest.
 func (s *Server) AppOrder(req midas.OrderRequest) (token string) {
 	params := url.Values{
-		"openid": {req.OpenID}, "zoneid": {cmp.Or(req.ZoneID, "1")}, "payitem": {midas.FormatItems(req.Items)}, "app_metadata": {req.Metadata},
+		"openid": {req.Player.OpenID}, "zoneid": {cmp.Or(req.Player.ZoneID, "1")}, "payitem": {midas.FormatItems(req.Items)}, "app_metadata": {req.Metadata},
 	}
-	return s.keep(&order{params, req.Login, s.cfg.Now()})
+	return s.keep(&order{params, req.Player.Login, s.cfg.Now()})
 }
 
 // Pay lets the player pay for the order with this token: it sends the signed callback to the

@@ -29,7 +29,7 @@ func TestACallbackIsTheKnownOneParameterForParameter(t *testing.T) {
 	})
 	srv.DeliverToHandler(http.HandlerFunc(answerOK), v.Path)
 	token := srv.AppOrder(midas.OrderRequest{
-		Login: midas.WeChat, OpenID: v.Params["openid"], Metadata: "1468380818068990000",
+		Player: midas.Player{Login: midas.WeChat, OpenID: v.Params["openid"]}, Metadata: "1468380818068990000",
 		Items: []midas.Item{{ID: "test_item_30", Price: 10 * midas.QPoint, Quantity: 1}},
 	})
 	for { // until the decoy's random letter is the one of the vector
@@ -58,7 +58,7 @@ func TestTheDecoyChangesItsName(t *testing.T) {
 	require.NoError(t, err)
 	name := decoy.FindString(first)
 	require.NotEmpty(t, name)
-	for query := first; strings.Contains(query, name); { // ends, but for a chance of 1 in 26 each time
+	for query := first; strings.Contains(query, name); { // ends: the chance to go on is 1 in 26 each time
 		query, err = srv.Callback(token)
 		require.NoError(t, err)
 	}
@@ -251,7 +251,7 @@ func TestPayingWhatCannotBePaidIsAnError(t *testing.T) {
 		}, func(t *testing.T, err error) { require.ErrorContains(t, err, "single item") }},
 		{"an order of the app without items", func(ctx context.Context, srv *midastest.Server) error {
 			srv.DeliverToHandler(ok, deliveryPath)
-			_, err := srv.Pay(ctx, srv.AppOrder(midas.OrderRequest{OpenID: "o"}))
+			_, err := srv.Pay(ctx, srv.AppOrder(midas.OrderRequest{Player: midas.Player{OpenID: "o"}}))
 			return err
 		}, func(t *testing.T, err error) { require.ErrorContains(t, err, "payitem") }},
 		{"with a context that ended", func(ctx context.Context, srv *midastest.Server) error {

@@ -31,6 +31,20 @@ type Receipt struct {
 	Duplicates []*Receipt // the other n-1 of the option Duplicates(n)
 }
 
+// String says how the callback went, with the body as text and without the URL, whose query
+// holds the sig.
+func (r Receipt) String() string {
+	text := "accepted"
+	if !r.Accepted {
+		text = "not accepted: " + r.Reason
+	}
+	text += fmt.Sprintf("; status %d after %s, body %.200q", r.Status, r.Took.Round(time.Millisecond), r.Body)
+	if n := len(r.Duplicates); n > 0 {
+		text += fmt.Sprintf("; and %d duplicates", n)
+	}
+	return text
+}
+
 // Deliver sends any raw query to the delivery URL: a repeated callback, a forgery, noise. The
 // error is ctx.Err(), or says that there is no delivery URL or that no URL can hold the query.
 func (s *Server) Deliver(ctx context.Context, rawQuery string) (*Receipt, error) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -123,6 +124,20 @@ func TestACompressedAnswerIsNotUnpackedInSilence(t *testing.T) {
 		require.Contains(t, receipt.Reason, "compressed")
 		require.True(t, bytes.HasPrefix(receipt.Body, []byte("\x1f\x8b")))
 		require.Equal(t, "identity", <-asked)
+	}
+}
+
+// As behind a socket: what was written before does not arrive.
+func TestAHandlerThatBreaksOffIsABrokenConnection(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(){"a panic": func() { panic("no such table") }, "t.FailNow": runtime.Goexit} {
+		srv := midastest.New(midastest.Config{Errorf: t.Errorf})
+		srv.DeliverToHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answerOK(w, r); end() }), deliveryPath)
+		receipt, err := srv.Pay(t.Context(), srv.AppOrder(orderRequest(midas.QQ)))
+		require.NoError(t, err, name)
+		require.False(t, receipt.Accepted, name)
+		require.Contains(t, receipt.Reason, "no answer: ", name)
+		require.Zero(t, receipt.Status, name)
 	}
 }
 
@@ -269,4 +284,15 @@ func TestAQueryThatNoURLCanHoldIsAnErrorWithoutTheQuery(t *testing.T) {
 	_, err := srv.Deliver(t.Context(), "sig=secret\n")
 	require.ErrorContains(t, err, "control character")
 	require.NotContains(t, err.Error(), "secret")
+}
+
+// Printed in a failing test, a receipt shows the answer and not the sig.
+func TestAReceiptPrintsItsBodyAsText(t *testing.T) {
+	t.Parallel()
+	r := &midastest.Receipt{URL: "http://x/?sig=SECRET", Status: 200, Body: []byte(`{"ret":1,"msg":"system_busy"}`), Took: 3 * time.Millisecond, Reason: "the backend answered ret 1 (system_busy)"}
+	want := `not accepted: the backend answered ret 1 (system_busy); status 200 after 3ms, body "{\"ret\":1,\"msg\":\"system_busy\"}"`
+	require.Equal(t, want, fmt.Sprint(r))
+	require.Equal(t, want, fmt.Sprintf("%+v", *r))
+	r = &midastest.Receipt{Status: 200, Body: []byte(`{"ret":0,"msg":"OK"}`), Accepted: true, Duplicates: []*midastest.Receipt{{}, {}}}
+	require.Equal(t, `accepted; status 200 after 0s, body "{\"ret\":0,\"msg\":\"OK\"}"; and 2 duplicates`, r.String())
 }

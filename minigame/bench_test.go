@@ -63,8 +63,8 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-func benchClient(b *testing.B) *minigame.Client {
-	client, err := minigame.New(minigame.Config{
+func benchClient(b *testing.B) *minigame.Game {
+	client, err := minigame.NewGame(minigame.GameConfig{
 		AppID: "wx0123456789abcdef", OfferID: "1450000000", AppKey: "12345f9a47df4d1eaeb3bad9a7e54321", PushKeys: []minigame.PushKey{{Token: "AAAAA"}},
 	})
 	require.NoError(b, err)
@@ -149,7 +149,7 @@ func BenchmarkPushHandler(b *testing.B) {
 		}
 	}))
 	defer bare.Close()
-	ours := httptest.NewServer(benchClient(b).PushHandler(minigame.Handlers{Deliver: func(context.Context, *minigame.Delivery) error { return nil }}))
+	ours := httptest.NewServer(benchClient(b).PushHandler(minigame.GameHandlers{Deliver: func(context.Context, *minigame.Delivery) error { return nil }}))
 	defer ours.Close()
 	push := func(server *httptest.Server) func() {
 		target := server.URL + "/push?" + query

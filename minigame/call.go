@@ -1,284 +1,259 @@
 package minigame
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
+
+	"github.com/midas-go/midas/internal/call"
 )
 
 const maxAnswerBytes = 1 << 20
 
-// A repeat says when a call may be sent again by itself (minigame.md 7). Each repetition has
+// A repeat says when a call may be sent again by itself (minigame.md 2.4). Each repetition has
 // the same business numbers, and a fresh ts and signatures.
 type repeat int
 
 const (
 	never   repeat = iota
-	query          // asks only: any time
-	numbers        // changes something once for its number: so the outcome of a fault is found out by repeating
+	query          // read-only: safe to repeat
+	numbers        // idempotent by its number: repeat to learn the outcome
 )
 
 // A serverCall is one call to WeChat: which of the two signatures it carries beside the access
 // token, and whether it may be repeated. The table is the only place that says so.
 type serverCall struct {
-	path        string
-	miniProgram bool
-	paySig      bool // pay_sig under AppKey
-	userSig     bool // signature under the player's session_key
-	repeat      repeat
+	path    string
+	paySig  bool // pay_sig under AppKey
+	userSig bool // signature under the player's session_key
+	repeat  repeat
 }
 
 var (
-	callQueryOrderInfo = serverCall{"/wxa/game/queryorderinfo", false, true, true, query}
-	callGetBalance     = serverCall{"/wxa/game/getbalance", false, true, true, query}
-	callPay            = serverCall{"/wxa/game/pay", false, true, true, numbers}
-	callCancelPay      = serverCall{"/wxa/game/cancelpay", false, true, true, numbers}
-	callPresent        = serverCall{"/wxa/game/present", false, true, true, numbers}
+	callGameOrder   = serverCall{"/wxa/game/queryorderinfo", true, true, query}
+	callCoinBalance = serverCall{"/wxa/game/getbalance", true, true, query}
+	callSpendCoins  = serverCall{"/wxa/game/pay", true, true, numbers}
+	callReturnCoins = serverCall{"/wxa/game/cancelpay", true, true, numbers}
+	callGiveCoins   = serverCall{"/wxa/game/present", true, true, numbers}
 
-	callQueryUserBalance   = serverCall{"/xpay/query_user_balance", true, true, true, query}
-	callCurrencyPay        = serverCall{"/xpay/currency_pay", true, true, true, numbers}
-	callCancelCurrencyPay  = serverCall{"/xpay/cancel_currency_pay", true, true, true, numbers}
-	callPresentCurrency    = serverCall{"/xpay/present_currency", true, true, false, numbers} // new pages list no signature: an extra one is not known to hurt
-	callQueryOrder         = serverCall{"/xpay/query_order", true, true, false, query}
-	callNotifyProvideGoods = serverCall{"/xpay/notify_provide_goods", true, true, false, numbers} // as present_currency
-	callRefundOrder        = serverCall{"/xpay/refund_order", true, true, false, numbers}
-	callDownloadBill       = serverCall{"/xpay/download_bill", true, true, false, query}
+	callTokenBalance    = serverCall{"/xpay/query_user_balance", true, true, query}
+	callSpendTokens     = serverCall{"/xpay/currency_pay", true, true, numbers}
+	callReturnTokens    = serverCall{"/xpay/cancel_currency_pay", true, true, numbers}
+	callGiveTokens      = serverCall{"/xpay/present_currency", true, false, numbers} // new pages list no signature: an extra one is not known to hurt
+	callProgramOrder    = serverCall{"/xpay/query_order", true, false, query}
+	callNotifyDelivered = serverCall{"/xpay/notify_provide_goods", true, false, numbers} // as present_currency
+	callRefundOrder     = serverCall{"/xpay/refund_order", true, false, numbers}
+	callStartDownload   = serverCall{"/xpay/start_download_order", true, false, never}
+	callQueryDownload   = serverCall{"/xpay/query_download_order", true, false, query}
+	callBill            = serverCall{"/xpay/download_bill", true, false, query}
+	callAppleBill       = serverCall{"/xpay/download_ios_settlement_bill", true, false, query}
 )
 
-// calls are all of them, for the tests.
-var calls = []serverCall{
-	callQueryOrderInfo, callGetBalance, callPay, callCancelPay, callPresent,
-	callQueryUserBalance, callCurrencyPay, callCancelCurrencyPay, callPresentCurrency,
-	callQueryOrder, callNotifyProvideGoods, callRefundOrder, callDownloadBill,
+// A CallPlayer is whom a call is about. SessionKey is the newest; IP is the player's public
+// address, which calls about coins require.
+type CallPlayer struct {
+	OpenID     string
+	SessionKey Secret
+	IP         string
 }
 
-// post sends a server call and reads its answer into out. body makes the body of one try
-// at a time; it is serialised once, and what is signed is what is sent.
+// A body is that of a call. What is "" is left out.
+type body map[string]any
+
+// post sends a call and reads its answer into out, unless something is wrong with its fields. It
+// is serialised once for each try, and what is signed is what is sent.
 //
 // repeated says that WeChat answered "done before": this very number was taken in an
 // earlier try, or an earlier call.
-func (c *Client) post(ctx context.Context, api serverCall, env Env, sessionKey Secret, body func(ts int64) any, out any) (repeated bool, err error) {
-	cfg := c.config()
-	if api.miniProgram != cfg.MiniProgram {
-		return false, fmt.Errorf("minigame: %s is a call of the other product: see Config.MiniProgram", api.path)
+func (c *core) post(ctx context.Context, api serverCall, env Env, sessionKey Secret, body body, out any, wrong ...error) (repeated bool, err error) {
+	if err := errors.Join(wrong...); err != nil {
+		return false, fmt.Errorf("minigame: %s: %w", api.path, err)
 	}
+	cfg := c.config()
 	key, err := cfg.appKey(env)
 	if err != nil {
 		return false, fmt.Errorf("minigame: %s: %w", api.path, err)
 	}
-	// An answer that does not say whether an earlier try was taken leaves the outcome unknown.
-	unknown := false
-	fail := func(err error) (bool, error) {
-		if unknown && api.repeat == numbers {
-			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
-		}
-		return false, fmt.Errorf("minigame: %w", err)
-	}
-	token, renewed := "", false
-	for try := 0; ; try++ {
-		if token == "" {
-			if token, err = c.token(ctx, ""); err != nil {
-				return fail(fmt.Errorf("%s: access token: %w", api.path, err))
+	maps.DeleteFunc(body, func(_ string, value any) bool { return value == "" })
+	openID, _ := body["openid"].(string)
+	token := heldToken{core: c, path: api.path}
+	tried, unknown := false, false // unknown: a try may have been taken
+	var refusal *Error
+	err = c.repeat(ctx, api.path).Do(ctx, func() (again bool, err error) {
+		refusal = nil
+		err = token.with(ctx, func(token string) error {
+			if !c.program {
+				body["ts"] = cfg.Now().Unix()
 			}
-		}
-		sent, err := json.Marshal(body(cfg.Now().Unix()))
-		if err != nil {
-			return fail(fmt.Errorf("%s: %w", api.path, err))
-		}
-		params := url.Values{"access_token": {token}}
-		if api.paySig {
-			params.Set("pay_sig", PaySig(api.path, string(sent), key))
-		}
-		if api.userSig {
-			params.Set("signature", Signature(string(sent), string(sessionKey)))
-			if !api.miniProgram {
-				params.Set("sig_method", "hmac_sha256")
+			sent, err := json.Marshal(body)
+			if err != nil {
+				return fmt.Errorf("%s: %w", api.path, err)
 			}
-		}
-		err = c.send(ctx, http.MethodPost, api.path, params, sent, out, token, key, string(sessionKey))
-		var refusal *Error
-		again := err != nil && worthRepeating(err)
+			params := url.Values{"access_token": {token}}
+			if api.paySig {
+				params.Set("pay_sig", PaySig(api.path, string(sent), key))
+			}
+			if api.userSig {
+				params.Set("signature", Signature(string(sent), string(sessionKey)))
+				if !c.program {
+					params.Set("sig_method", "hmac_sha256")
+				}
+			}
+			tried = true
+			return c.send(ctx, http.MethodPost, api.path, params, sent, out, token, key, string(sessionKey), openID)
+		})
+		errors.As(err, &refusal)
+		again = !errors.Is(err, errNoToken) && worthRepeating(err) // a token's own tries are over
 		unknown = unknown || again
-		switch {
-		case err == nil:
-			return false, nil
-		case errors.As(err, &refusal) && refusal.doneBefore() && api.repeat == numbers:
-			return true, nil
-		case refusal != nil && refusal.judged():
-			return false, fmt.Errorf("minigame: %w", err)
-		case ctx.Err() != nil && api.repeat == numbers:
-			unknown = true // of a refusal that came as ctx ended, too: the next call tells
-			return fail(ctx.Err())
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		case refusal != nil && refusal.tokenRefused() && !renewed:
-			renewed = true // once: a second new token would not be better
-			if token, err = c.token(ctx, token); err != nil {
-				return fail(fmt.Errorf("%s: access token: %w", api.path, err))
-			}
-			try--
-			continue
-		case !again || api.repeat == never || try >= cfg.MaxRetries:
-			return fail(err)
-		}
-		if err := c.backOff(ctx, api.path, try, err); err != nil && api.repeat == numbers {
-			return fail(err)
-		} else if err != nil {
-			return false, err
-		}
+		return again && api.repeat != never, err
+	})
+	switch {
+	case err == nil:
+		return false, nil
+	case refusal != nil && refusal.doneBefore() && api.repeat == numbers:
+		return true, nil
+	case refusal != nil && refusal.judged() && !(unknown && refusal.Code == returnedBefore):
+		return false, fmt.Errorf("minigame: %w", refusal)
+	case ctx.Err() != nil:
+		unknown = tried // of a refusal that came as ctx ended, too: the next call tells
 	}
+	if unknown && api.repeat == numbers {
+		err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	} else if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	return false, fmt.Errorf("minigame: %w", err)
 }
 
-// backOff waits before a repetition, or returns ctx.Err().
-func (c *Client) backOff(ctx context.Context, path string, try int, cause error) error {
+// repeat says how calls are repeated where that is safe.
+func (c *core) repeat(ctx context.Context, path string) call.Retry {
 	cfg := c.config()
-	delay := cfg.RetryDelay << try
-	delay -= rand.N(delay/2 + 1)
-	if c.log != nil {
-		ctx := context.WithoutCancel(ctx)
-		c.log.Add("", func(missed int) {
-			cfg.Logger.WarnContext(ctx, "minigame: call failed, trying again", "call", path, "try", try+1, "error", cause.Error(), "delay", delay, "missed", missed)
-		})
-	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
+	return call.Retry{Most: cfg.MaxRetries, Delay: cfg.RetryDelay, Log: func(try int, delay time.Duration, err error) {
+		c.events.Log(ctx, "minigame: call failed, trying again",
+			slog.String("call", path), slog.Int("try", try), slog.String("error", err.Error()), slog.Duration("delay", delay))
+	}}
+}
+
+// A heldToken is the access token of one call and its repetitions.
+type heldToken struct {
+	core     *core
+	path     string // of the call
+	token    string
+	rejected string
+}
+
+// errNoToken is in the error of a call that was not made: there is no access token for it.
+var errNoToken = errors.New("access token")
+
+// with makes a try with the token, and once more with a new one if WeChat refuses it: a
+// second new token would not be better.
+func (t *heldToken) with(ctx context.Context, try func(token string) error) error {
+	for {
+		if t.token == "" {
+			token, err := t.core.token(ctx, t.rejected)
+			if err != nil {
+				return fmt.Errorf("%s: %w: %w", t.path, errNoToken, err)
+			}
+			t.token = token
+		}
+		err := try(t.token)
+		var refusal *Error
+		if t.rejected != "" || !errors.As(err, &refusal) || !refusal.tokenRefused() {
+			return err
+		}
+		t.token, t.rejected = "", t.token
 	}
 }
 
 // worthRepeating reports whether the same call may succeed later: after a fault, or when
-// WeChat is busy. A server that is not trusted now will not be trusted soon.
+// WeChat is busy.
 func worthRepeating(err error) bool {
 	var refusal *Error
-	if errors.As(err, &refusal) {
+	var unusable *ResponseError
+	switch {
+	case errors.As(err, &refusal):
 		return refusal.Code == -1
+	case errors.As(err, &unusable):
+		return unusable.StatusCode/100 != 3
 	}
-	var response *ResponseError
-	if errors.As(err, &response) && response.StatusCode/100 == 3 {
-		return false
-	}
-	var untrusted *tls.CertificateVerificationError
-	return !errors.As(err, &untrusted)
+	return call.Passing(err)
 }
 
 // sendAgain is send, repeated after a fault: for what only asks and carries no signature
 // over a time.
-func (c *Client) sendAgain(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) error {
-	for try := 0; ; try++ {
-		err := c.send(ctx, method, path, params, body, out, secrets...)
-		if err == nil || ctx.Err() != nil || try >= c.config().MaxRetries || !worthRepeating(err) {
-			return err
-		}
-		if err := c.backOff(ctx, path, try, err); err != nil {
-			return err
-		}
-	}
+func (c *core) sendAgain(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) error {
+	return c.repeat(ctx, path).Do(ctx, func() (again bool, err error) {
+		err = c.send(ctx, method, path, params, body, out, secrets...)
+		return worthRepeating(err), err
+	})
 }
 
 // send sends one request and reads the answer into out: an *Error if WeChat refused, a
-// *ResponseError if it cannot be used, a *fault if there was none.
-func (c *Client) send(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) (err error) {
-	var reader io.Reader = bytes.NewReader(body)
-	if body == nil {
-		// net/http sends a GET without a body again by itself when a kept connection breaks,
-		// and a login code works once. An empty reader is a body that it cannot send again.
-		reader = io.MultiReader()
+// *ResponseError if it cannot be used, a network fault if there was none.
+func (c *core) send(ctx context.Context, method, path string, params url.Values, body []byte, out any, secrets ...string) error {
+	for _, value := range params {
+		secrets = append(secrets, value...)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.config().BaseURL+path+"?"+params.Encode(), reader)
-	if err != nil {
-		return &fault{path + ": the request cannot be made", nil}
+	var refused *Error
+	request := call.Request{
+		Method: method, URL: c.config().BaseURL + path, Query: params.Encode(), Header: http.Header{},
+		Body: body, Most: maxAnswerBytes, Values: func() []string { return secrets }, Once: body == nil, // a login code works once
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return faultOf(path, err)
-	}
-	defer func() {
-		resp.Body.Close()
-		var unusable *ResponseError
-		if errors.As(err, &unusable) {
-			// Of what else comes on an idle connection net/http prints the beginning, which may repeat our
-			// query. (The connection itself may be another call's by now.)
-			c.http.CloseIdleConnections()
+	err := call.Do(ctx, c.http, request, func(answer []byte) (wrong string) {
+		var head struct {
+			ErrCode int64  `json:"errcode"`
+			ErrMsg  string `json:"errmsg"`
 		}
-	}()
-	unusable := func(reason string) error { return &ResponseError{path, resp.StatusCode, reason} }
-	// The body of an answer that cannot be WeChat's is not read to its end, or net/http would keep the
-	// connection.
+		switch {
+		case json.Unmarshal(answer, &head) != nil:
+			return "not the JSON of an answer"
+		case head.ErrCode != 0:
+			refused = newError(path, head.ErrCode, head.ErrMsg, secrets)
+		case out != nil && json.Unmarshal(answer, out) != nil:
+			return "a field has another type"
+		}
+		return ""
+	})
+	var unusable *call.AnswerError
 	switch {
-	case resp.StatusCode/100 == 3:
-		return unusable("redirects are not followed, the query carries secrets; check Config.BaseURL")
-	case resp.StatusCode != http.StatusOK:
-		return unusable("want status 200")
-	}
-	answer := make([]byte, 1, 512)
-	n, err := io.ReadFull(resp.Body, answer)
-	if n == 1 && !strings.Contains("{ \t\r\n", string(answer)) {
-		return unusable("not the JSON of an answer")
-	}
-	if err == nil {
-		var rest []byte
-		rest, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
-		answer = append(answer, rest...)
-	}
-	switch {
-	case errors.Is(err, io.EOF):
-		return unusable("not the JSON of an answer")
+	case errors.As(err, &unusable):
+		return &ResponseError{path, unusable.StatusCode, unusable.Reason}
 	case err != nil:
-		return unusable("connection lost while reading the body")
-	case len(answer) > maxAnswerBytes:
-		return unusable("over 1 MiB")
-	}
-	var head struct {
-		ErrCode *int64 `json:"errcode"`
-		ErrMsg  string `json:"errmsg"`
-	}
-	if err := json.Unmarshal(answer, &head); err != nil {
-		return unusable("not the JSON of an answer")
-	}
-	if head.ErrCode != nil && *head.ErrCode != 0 {
-		return &Error{path, *head.ErrCode, plainText(head.ErrMsg, secrets...)}
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return unusable("a field has another type")
+		return fmt.Errorf("%s: %w", path, err)
+	case refused != nil:
+		return refused
 	}
 	return nil
 }
 
-// A fault is a call without an answer. Its text leaves out the URL, which carries secrets
-// and which net/http's own error prints. The cause can be matched; there is no Unwrap, since
-// whatever prints a chain of errors would print the cause's own text.
-type fault struct {
-	text  string
-	cause error
+// given refuses what WeChat would refuse, before anything is sent.
+func given(field, value string) error {
+	if value == "" || len(value) > call.MaxSecret {
+		return &FieldError{Field: field, Reason: "empty or over 1024 bytes"}
+	}
+	return nil
 }
 
-func (f *fault) Error() string        { return f.text }
-func (f *fault) Is(target error) bool { return errors.Is(f.cause, target) }
-func (f *fault) As(target any) bool   { return errors.As(f.cause, target) }
-
-func faultOf(path string, err error) error {
-	var urlErr *url.Error
-	for errors.As(err, &urlErr) { // a transport may have wrapped one in another
-		err = urlErr.Err
+// numbered refuses a number of a coin payment or a refund that does not fit (minigame.md 3.4 and 4.4).
+func numbered(field, s string, least, most int) error {
+	if len(s) >= least && len(s) <= most && s[0] != '_' && only(s, alphanumeric+"_-") {
+		return nil
 	}
-	return &fault{path + ": no answer: " + plainText(err.Error()), err}
+	return &FieldError{Field: field, Reason: fmt.Sprintf(`not %d to %d of A-Z a-z 0-9 _ - without "_" in front`, least, most)}
+}
+
+func positive(field string, n int64) error {
+	if n > 0 {
+		return nil
+	}
+	return &FieldError{Field: field, Reason: "below 1"}
 }

@@ -5,17 +5,22 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,69 +34,95 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A world is a WeChat, a client of it and a player who is logged in.
+// A world is a WeChat, a Game or a Program of it and a player who is logged in.
 type world struct {
-	wechat *minigametest.Server
-	client *minigame.Client
-	player minigame.Player
+	wechat  *minigametest.Server
+	game    *minigame.Game    // nil for a mini program
+	program *minigame.Program // nil for a mini game
+	account account
+	player  minigame.CallPlayer
 }
 
-func newWorld(t testing.TB, server minigametest.Config, change func(*minigame.Config)) *world {
+// An account is what both products have.
+type account interface {
+	Code2Session(ctx context.Context, code string) (*minigame.Session, error)
+	CheckSessionKey(ctx context.Context, openID string, sessionKey minigame.Secret) error
+	NewOrder(req minigame.OrderRequest) (*minigame.Order, error)
+	ParsePush(rawQuery string, body []byte) (*minigame.Push, error)
+	Wait(ctx context.Context) error
+}
+
+func newWorld(t testing.TB, server minigametest.Config, change func(*minigame.GameConfig)) *world {
 	t.Helper()
 	if server.Errorf == nil {
 		server.Errorf = t.Errorf
 	}
 	w := &world{wechat: minigametest.NewServer(server)}
 	t.Cleanup(w.wechat.Close)
-	cfg := w.wechat.ClientConfig()
-	if change != nil {
-		change(&cfg)
-	}
 	var err error
-	w.client, err = minigame.New(cfg)
+	if server.MiniProgram {
+		w.program, err = minigame.NewProgram(w.wechat.ProgramConfig())
+		w.account = w.program
+	} else {
+		cfg := w.wechat.GameConfig()
+		if change != nil {
+			change(&cfg)
+		}
+		w.game, err = minigame.NewGame(cfg)
+		w.account = w.game
+	}
 	require.NoError(t, err)
 	w.login(t)
 	return w
 }
 
 func (w *world) login(t testing.TB) {
-	session, err := w.client.Code2Session(t.Context(), w.wechat.Login("player-1"))
+	session, err := w.account.Code2Session(t.Context(), w.wechat.Login("player-1"))
 	require.NoError(t, err)
 	require.Equal(t, "player-1", session.OpenID)
-	w.player = minigame.Player{OpenID: session.OpenID, SessionKey: session.SessionKey, IP: "203.0.113.7"}
+	w.player = minigame.CallPlayer{OpenID: session.OpenID, SessionKey: session.SessionKey, IP: "203.0.113.7"}
 }
 
 func (w *world) order(t testing.TB, env minigame.Env) *minigame.Order {
 	w.wechat.Publish("sword", 600*midas.Fen)
-	order, err := w.client.NewOrder(minigame.OrderRequest{SessionKey: w.player.SessionKey, Env: env, ProductID: "sword", Quantity: 2, Price: 600 * midas.Fen})
+	order, err := w.account.NewOrder(minigame.OrderRequest{SessionKey: w.player.SessionKey, Env: env, ProductID: "sword", Quantity: 2, Price: 600 * midas.Fen})
 	require.NoError(t, err)
 	return order
 }
 
 // everyCall runs every server call of both products once.
-func everyCall(ctx context.Context, game, program *minigame.Client, p minigame.Player) map[string]error {
-	coins := minigame.Coins{Player: p}
-	query := minigame.OrderQuery{OpenID: p.OpenID, OrderID: "order-01"}
-	tokens := minigame.TokenPayment{Player: p, OrderID: "payment-1", Amount: 1, PayOrderID: "payment-0"}
-	pay := minigame.Payment{Coins: coins, BillNo: "b1", Amount: 1, PayBillNo: "b0"}
+func everyCall(ctx context.Context, game *minigame.Game, program *minigame.Program, p minigame.CallPlayer) map[string]error {
+	coins := minigame.CoinAccount{Player: p}
+	query := minigame.ProgramOrderQuery{OpenID: p.OpenID, OrderID: "order-01"}
+	tokens := minigame.TokenMove{Player: p, OrderID: "payment-1", Amount: 1, PayOrderID: "payment-0"}
+	pay := minigame.CoinMove{CoinAccount: coins, BillNo: "b1", Amount: 1, PayBillNo: "b0"}
 	errs := map[string]error{}
-	_, errs["/wxa/game/queryorderinfo"] = game.QueryOrderInfo(ctx, minigame.OrderInfoQuery{Player: p, OutTradeNo: "order-01"})
-	_, errs["/wxa/game/getbalance"] = game.GetBalance(ctx, coins)
-	_, errs["/wxa/game/pay"] = game.Pay(ctx, pay)
-	_, errs["/wxa/game/cancelpay"] = game.CancelPay(ctx, pay)
-	_, errs["/wxa/game/present"] = game.Present(ctx, pay)
-	_, errs["/xpay/query_user_balance"] = program.QueryUserBalance(ctx, p, minigame.Live)
-	_, errs["/xpay/currency_pay"] = program.CurrencyPay(ctx, tokens)
-	_, errs["/xpay/cancel_currency_pay"] = program.CancelCurrencyPay(ctx, tokens)
-	_, errs["/xpay/present_currency"] = program.PresentCurrency(ctx, tokens)
+	_, errs["/wxa/game/queryorderinfo"] = game.QueryOrder(ctx, minigame.GameOrderQuery{Player: p, OutTradeNo: "order-01"})
+	_, errs["/wxa/game/getbalance"] = game.CoinBalance(ctx, coins)
+	_, errs["/wxa/game/pay"] = game.SpendCoins(ctx, pay)
+	_, errs["/wxa/game/cancelpay"] = game.ReturnCoins(ctx, pay)
+	_, errs["/wxa/game/present"] = game.GiveCoins(ctx, pay)
+	_, errs["/xpay/query_user_balance"] = program.TokenBalance(ctx, p, minigame.Live)
+	_, errs["/xpay/currency_pay"] = program.SpendTokens(ctx, tokens)
+	_, errs["/xpay/cancel_currency_pay"] = program.ReturnTokens(ctx, tokens)
+	_, errs["/xpay/present_currency"] = program.GiveTokens(ctx, tokens)
 	_, errs["/xpay/query_order"] = program.QueryOrder(ctx, query)
-	errs["/xpay/notify_provide_goods"] = program.NotifyProvideGoods(ctx, query)
-	_, errs["/xpay/refund_order"] = program.RefundOrder(ctx, minigame.RefundRequest{OrderQuery: query, RefundOrderID: "refund-01", LeftFee: 2, RefundFee: 1, From: 1})
-	_, errs["/xpay/download_bill"] = program.DownloadBill(ctx, minigame.Live, time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC), time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC))
+	errs["/xpay/notify_provide_goods"] = program.NotifyDelivered(ctx, query)
+	_, errs["/xpay/refund_order"] = program.RefundOrder(ctx, minigame.RefundRequest{ProgramOrderQuery: query, RefundOrderID: "refund-01", LeftFee: 2, RefundFee: 1, From: 1})
+	january, february := time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC), time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	file := func(file io.ReadCloser, err error) error {
+		if err != nil {
+			return err
+		}
+		return file.Close()
+	}
+	errs["/xpay/download_bill"] = file(program.DownloadBill(ctx, january, february))
+	errs["/xpay/download_ios_settlement_bill"] = file(program.DownloadAppleBill(ctx, january))
+	errs["/xpay/start_download_order"] = file(program.DownloadOrders(ctx, minigame.Download{Begin: january, End: february, Kind: minigame.ItemOrders}))
 	return errs
 }
 
-// TestEachCallCarriesItsSignatures walks through the table: what minigame.md 5 and 6 say of
+// TestEachCallCarriesItsSignatures walks through the table: what minigame.md 3.4 and 4.4 say of
 // each call, what the table says, and what is really sent must agree.
 func TestEachCallCarriesItsSignatures(t *testing.T) {
 	t.Parallel()
@@ -100,6 +131,7 @@ func TestEachCallCarriesItsSignatures(t *testing.T) {
 		"/wxa/game/queryorderinfo": both, "/wxa/game/getbalance": both, "/wxa/game/pay": both, "/wxa/game/cancelpay": both, "/wxa/game/present": both,
 		"/xpay/query_user_balance": both, "/xpay/currency_pay": both, "/xpay/cancel_currency_pay": both,
 		"/xpay/present_currency": paySig, "/xpay/query_order": paySig, "/xpay/notify_provide_goods": paySig, "/xpay/refund_order": paySig, "/xpay/download_bill": paySig,
+		"/xpay/start_download_order": paySig, "/xpay/query_download_order": paySig, "/xpay/download_ios_settlement_bill": paySig,
 	}
 	var mu sync.Mutex
 	type request struct {
@@ -112,20 +144,17 @@ func TestEachCallCarriesItsSignatures(t *testing.T) {
 		mu.Lock()
 		seen[r.URL.Path] = request{r.URL.Query(), string(body)}
 		mu.Unlock()
-		io.WriteString(w, `{"errcode":0,"errmsg":"ok","order":{"order_id":"order-01"},"url":"https://x.example"}`)
+		fmt.Fprintf(w, `{"errcode":0,"errmsg":"ok","order":{"order_id":"order-01"},"task_id":"t1","status":2,"bill_list":[{"month":"202601","bill_url":%[1]q}],"url":%[1]q,"download_url":%[1]q}`,
+			"http://"+r.Host+"/file")
 	}))
 	defer server.Close()
-	cfg := minigame.Config{
-		AppID: "wx1", OfferID: "145", AppKey: "the-key", BaseURL: server.URL,
-		AccessToken: func(context.Context, string) (string, error) { return "the+token/&", nil },
-		Now:         func() time.Time { return time.Unix(1668512806, 0) },
-	}
-	game, err := minigame.New(cfg)
+	token := func(context.Context, string) (string, error) { return "the+token/&", nil }
+	now := func() time.Time { return time.Unix(1668512806, 0) }
+	game, err := minigame.NewGame(minigame.GameConfig{AppID: "wx1", OfferID: "145", AppKey: "the-key", BaseURL: server.URL, AccessToken: token, Now: now})
 	require.NoError(t, err)
-	cfg.MiniProgram = true
-	program, err := minigame.New(cfg)
+	program, err := minigame.NewProgram(minigame.ProgramConfig{AppID: "wx1", OfferID: "145", AppKey: "the-key", BaseURL: server.URL, AccessToken: token, Now: now, RetryDelay: 1})
 	require.NoError(t, err)
-	for path, err := range everyCall(t.Context(), game, program, minigame.Player{OpenID: "o1", SessionKey: "session==", IP: "203.0.113.7"}) {
+	for path, err := range everyCall(t.Context(), game, program, minigame.CallPlayer{OpenID: "o1", SessionKey: "session==", IP: "203.0.113.7"}) {
 		require.NoError(t, err, path)
 	}
 	mac := func(key, message string) string {
@@ -137,7 +166,7 @@ func TestEachCallCarriesItsSignatures(t *testing.T) {
 	require.Len(t, table, len(documented))
 	for path, signatures := range documented {
 		t.Run(path, func(t *testing.T) {
-			require.Equal(t, [3]bool{true, signatures == both, true}, table[path])
+			require.Equal(t, [3]bool{true, signatures == both, path != "/xpay/start_download_order"}, table[path])
 			got := seen[path]
 			want := map[string][]string{"access_token": {"the+token/&"}, "pay_sig": {mac("the-key", path+"&"+got.body)}}
 			if signatures == both {
@@ -158,102 +187,103 @@ func TestEachCallCarriesItsSignatures(t *testing.T) {
 		"/xpay/cancel_currency_pay": `{"openid":"o1","env":0,"user_ip":"203.0.113.7","order_id":"payment-1","pay_order_id":"payment-0","amount":1}`,
 		"/xpay/refund_order":        `{"openid":"o1","env":0,"order_id":"order-01","refund_order_id":"refund-01","left_fee":2,"refund_fee":1,"refund_reason":"0","req_from":"1"}`,
 		"/xpay/download_bill":       `{"begin_ds":20260131,"end_ds":20260201}`,
-	} {
-		require.Equal(t, body, seen[path].body, path)
-	}
-}
 
-func TestOneProductsCallsAreNotTheOthers(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, minigametest.Config{}, nil)
-	for path, err := range everyCall(t.Context(), w.client, w.client, w.player) {
-		require.Equal(t, strings.HasPrefix(path, "/xpay/"), err != nil && strings.Contains(err.Error(), "other product"), "%s: %v", path, err)
+		"/xpay/start_download_order":         `{"begin_ds":20260131,"end_ds":20260201,"order_type":2,"pay_channel":1,"is_provided":false,"env":0}`,
+		"/xpay/query_download_order":         `{"task_id":"t1","env":0}`,
+		"/xpay/download_ios_settlement_bill": `{"start_month":"202601","end_month":"202601"}`,
+	} {
+		require.JSONEq(t, body, seen[path].body, path)
 	}
 }
 
 func TestCallsRefuseBeforeSending(t *testing.T) {
 	t.Parallel()
-	cfg := minigame.Config{AppID: "wx1", OfferID: "145", AppKey: "k", BaseURL: "http://127.0.0.1:1",
+	cfg := minigame.GameConfig{AppID: "wx1", OfferID: "145", AppKey: "k", BaseURL: "http://127.0.0.1:1",
 		AccessToken: func(context.Context, string) (string, error) { return "", errors.New("was asked for") }}
-	game, err := minigame.New(cfg)
+	game, err := minigame.NewGame(cfg)
 	require.NoError(t, err)
-	cfg.MiniProgram = true
-	program, err := minigame.New(cfg)
+	program, err := minigame.NewProgram(minigame.ProgramConfig{AppID: "wx1", OfferID: "145", AppKey: "k", BaseURL: cfg.BaseURL, AccessToken: cfg.AccessToken})
 	require.NoError(t, err)
-	ctx, p := t.Context(), minigame.Player{OpenID: "o", SessionKey: "k", IP: "1.2.3.4"}
-	coins := minigame.Coins{Player: p}
-	query := minigame.OrderQuery{OpenID: "o", OrderID: "order-01"}
+	ctx, p := t.Context(), minigame.CallPlayer{OpenID: "o", SessionKey: "k", IP: "1.2.3.4"}
+	coins := minigame.CoinAccount{Player: p}
+	query := minigame.ProgramOrderQuery{OpenID: "o", OrderID: "order-01"}
 	for field, call := range map[string]func() error{
 		"OpenID": func() error {
-			_, err := game.GetBalance(ctx, minigame.Coins{Player: minigame.Player{IP: "1"}})
+			_, err := game.CoinBalance(ctx, minigame.CoinAccount{Player: minigame.CallPlayer{IP: "1"}})
 			return err
 		},
 		"IP": func() error {
-			_, err := game.GetBalance(ctx, minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "k"}})
+			_, err := game.CoinBalance(ctx, minigame.CoinAccount{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "k"}})
 			return err
 		},
 		"BillNo": func() error {
-			_, err := game.Pay(ctx, minigame.Payment{Coins: coins, BillNo: "_1", Amount: 1})
+			_, err := game.SpendCoins(ctx, minigame.CoinMove{CoinAccount: coins, BillNo: "_1", Amount: 1})
 			return err
 		},
 		"billno with a dot": func() error {
-			_, err := game.Pay(ctx, minigame.Payment{Coins: coins, BillNo: "a.b", Amount: 1})
+			_, err := game.SpendCoins(ctx, minigame.CoinMove{CoinAccount: coins, BillNo: "a.b", Amount: 1})
 			return err
 		},
-		"Amount": func() error { _, err := game.Present(ctx, minigame.Payment{Coins: coins, BillNo: "b"}); return err },
+		"Amount": func() error {
+			_, err := game.GiveCoins(ctx, minigame.CoinMove{CoinAccount: coins, BillNo: "b"})
+			return err
+		},
 		"PayBillNo": func() error {
-			_, err := game.CancelPay(ctx, minigame.Payment{Coins: coins, BillNo: "b", Amount: 1})
+			_, err := game.ReturnCoins(ctx, minigame.CoinMove{CoinAccount: coins, BillNo: "b", Amount: 1})
 			return err
 		},
-		"OutTradeNo": func() error { _, err := game.QueryOrderInfo(ctx, minigame.OrderInfoQuery{Player: p}); return err },
-		"OrderID":    func() error { _, err := program.QueryOrder(ctx, minigame.OrderQuery{OpenID: "o"}); return err },
+		"OutTradeNo": func() error { _, err := game.QueryOrder(ctx, minigame.GameOrderQuery{Player: p}); return err },
+		"OrderID":    func() error { _, err := program.QueryOrder(ctx, minigame.ProgramOrderQuery{OpenID: "o"}); return err },
 		"both ids": func() error {
-			return program.NotifyProvideGoods(ctx, minigame.OrderQuery{OrderID: "a", WxOrderID: "b"})
+			return program.NotifyDelivered(ctx, minigame.ProgramOrderQuery{OrderID: "a", WxOrderID: "b"})
 		},
-		"no openid": func() error { _, err := program.QueryOrder(ctx, minigame.OrderQuery{OrderID: "order-01"}); return err },
+		"no openid": func() error {
+			_, err := program.QueryOrder(ctx, minigame.ProgramOrderQuery{OrderID: "order-01"})
+			return err
+		},
 		"short order": func() error {
-			_, err := program.CurrencyPay(ctx, minigame.TokenPayment{Player: p, OrderID: "short", Amount: 1})
+			_, err := program.SpendTokens(ctx, minigame.TokenMove{Player: p, OrderID: "short", Amount: 1})
 			return err
 		},
 		"PayOrderID": func() error {
-			_, err := program.CancelCurrencyPay(ctx, minigame.TokenPayment{Player: p, OrderID: "payment-1", Amount: 1})
+			_, err := program.ReturnTokens(ctx, minigame.TokenMove{Player: p, OrderID: "payment-1", Amount: 1})
 			return err
 		},
-		"balance": func() error { _, err := program.QueryUserBalance(ctx, minigame.Player{OpenID: "o"}, 0); return err },
+		"balance": func() error { _, err := program.TokenBalance(ctx, minigame.CallPlayer{OpenID: "o"}, 0); return err },
 		"RefundFee": func() error {
-			_, err := program.RefundOrder(ctx, minigame.RefundRequest{OrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 2, From: 1})
+			_, err := program.RefundOrder(ctx, minigame.RefundRequest{ProgramOrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 2, From: 1})
 			return err
 		},
 		"BizMeta": func() error {
-			_, err := program.RefundOrder(ctx, minigame.RefundRequest{OrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 1, From: 1, BizMeta: strings.Repeat("x", 1025)})
+			_, err := program.RefundOrder(ctx, minigame.RefundRequest{ProgramOrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 1, From: 1, BizMeta: strings.Repeat("x", 1025)})
 			return err
 		},
 		"Reason": func() error {
-			_, err := program.RefundOrder(ctx, minigame.RefundRequest{OrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 1, From: 1, Reason: 6})
+			_, err := program.RefundOrder(ctx, minigame.RefundRequest{ProgramOrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 1, From: 1, Reason: 6})
 			return err
 		},
 		"From": func() error {
-			_, err := program.RefundOrder(ctx, minigame.RefundRequest{OrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 1})
+			_, err := program.RefundOrder(ctx, minigame.RefundRequest{ProgramOrderQuery: query, RefundOrderID: "refund-01", LeftFee: 1, RefundFee: 1})
 			return err
 		},
 		"code": func() error {
 			cfg := cfg
 			cfg.Secret = "s"
-			c, _ := minigame.New(cfg)
+			c, _ := minigame.NewGame(cfg)
 			_, err := c.Code2Session(ctx, "")
 			return err
 		},
 	} {
 		t.Run(field, func(t *testing.T) {
-			var param *midas.ParamError
+			var param *minigame.FieldError
 			require.ErrorAs(t, call(), &param)
 			require.NotEmpty(t, param.Field)
 		})
 	}
-	_, err = game.GetBalance(ctx, minigame.Coins{Player: p, Env: minigame.Sandbox})
+	_, err = game.CoinBalance(ctx, minigame.CoinAccount{Player: p, Env: minigame.Sandbox})
 	var config *minigame.ConfigError
 	require.ErrorAs(t, err, &config)
-	_, err = game.GetBalance(ctx, coins)
+	_, err = game.CoinBalance(ctx, coins)
 	require.ErrorContains(t, err, "was asked for", "with nothing wrong it goes on")
 	_, err = game.Code2Session(ctx, "code")
 	require.ErrorAs(t, err, &config, "there is no Secret")
@@ -263,38 +293,38 @@ func TestCoinsMoveOnceWhateverGoesWrong(t *testing.T) {
 	t.Parallel()
 	for sentence, faults := range map[string][]minigametest.Fault{
 		"nothing":              nil,
-		"a lost answer":        {minigametest.LoseAnswer},
-		"-1 after it was done": {minigametest.BusyAfter},
-		"-1 before":            {minigametest.Busy, minigametest.Busy},
-		"a proxy's 502":        {minigametest.BadGateway},
-		"a proxy's page":       {minigametest.LoginPage, minigametest.EmptyAnswer},
-		"half an answer":       {minigametest.HalfAnswer},
-		"a huge answer":        {minigametest.HugeAnswer},
+		"a lost answer":        {minigametest.Fault{Cut: true}},
+		"-1 after it was done": {minigametest.Fault{Done: true, Code: -1}},
+		"-1 before":            {minigametest.Fault{Code: -1}, minigametest.Fault{Code: -1}},
+		"a proxy's 502":        {minigametest.Fault{Status: 502}},
+		"a proxy's page":       {minigametest.Fault{HTML: true}, minigametest.Fault{Body: " "}},
+		"half an answer":       {minigametest.Fault{Done: true, Body: `{"errcode":0`}},
+		"a huge answer":        {minigametest.Fault{Done: true, Body: strings.Repeat(" ", 2<<20)}},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, minigametest.Config{}, nil)
 			w.wechat.GiveCoins("player-1", minigame.Live, 100)
-			coins := minigame.Coins{Player: w.player}
-			for path, call := range map[string]func(context.Context, minigame.Payment) (*minigame.PaymentResult, error){
-				"/wxa/game/pay": w.client.Pay,
+			coins := minigame.CoinAccount{Player: w.player}
+			for path, call := range map[string]func(context.Context, minigame.CoinMove) (*minigame.MoveResult, error){
+				"/wxa/game/pay": w.game.SpendCoins,
 			} {
-				w.wechat.Fail(path, faults...)
-				result, err := call(t.Context(), minigame.Payment{Coins: coins, BillNo: "bill-1", Amount: 30})
+				w.wechat.NextCalls(path, faults...)
+				result, err := call(t.Context(), minigame.CoinMove{CoinAccount: coins, BillNo: "bill-1", Amount: 30})
 				require.NoError(t, err)
-				require.Equal(t, "bill-1", result.BillNo)
+				require.Equal(t, len(faults) > 0 && (faults[0].Done || faults[0].Cut), result.Repeated)
 			}
-			balance, err := w.client.GetBalance(t.Context(), coins)
+			balance, err := w.game.CoinBalance(t.Context(), coins)
 			require.NoError(t, err)
 			require.Equal(t, int64(70), balance.Balance, "once")
 			require.True(t, balance.FirstSave)
 
-			_, err = w.client.CancelPay(t.Context(), minigame.Payment{Coins: coins, BillNo: "back-1", PayBillNo: "bill-1", Amount: 10})
+			_, err = w.game.ReturnCoins(t.Context(), minigame.CoinMove{CoinAccount: coins, BillNo: "back-1", PayBillNo: "bill-1", Amount: 10})
 			require.NoError(t, err)
-			result, err := w.client.Present(t.Context(), minigame.Payment{Coins: coins, BillNo: "gift-1", Amount: 5})
+			result, err := w.game.GiveCoins(t.Context(), minigame.CoinMove{CoinAccount: coins, BillNo: "gift-1", Amount: 5})
 			require.NoError(t, err)
 			require.Equal(t, int64(85), result.Balance)
-			_, err = w.client.Pay(t.Context(), minigame.Payment{Coins: coins, BillNo: "bill-2", Amount: 86})
+			_, err = w.game.SpendCoins(t.Context(), minigame.CoinMove{CoinAccount: coins, BillNo: "bill-2", Amount: 86})
 			require.ErrorIs(t, err, minigame.ErrInsufficient)
 		})
 	}
@@ -302,17 +332,17 @@ func TestCoinsMoveOnceWhateverGoesWrong(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, minigametest.Config{MiniProgram: true}, nil)
 		w.wechat.GiveCoins("player-1", minigame.Live, 100)
-		w.wechat.Fail("/xpay/currency_pay", minigametest.LoseAnswer)
-		pay := minigame.TokenPayment{Player: w.player, OrderID: "payment-1", Amount: 30, Items: []minigame.TokenItem{{ProductID: "p", UnitPrice: 30, Quantity: 1}}}
-		result, err := w.client.CurrencyPay(t.Context(), pay)
+		w.wechat.NextCalls("/xpay/currency_pay", minigametest.Fault{Cut: true})
+		pay := minigame.TokenMove{Player: w.player, OrderID: "payment-1", Amount: 30, Items: []minigame.TokenItem{{ProductID: "p", UnitPrice: 30, Quantity: 1}}}
+		result, err := w.program.SpendTokens(t.Context(), pay)
 		require.NoError(t, err)
 		require.True(t, result.Repeated)
-		_, err = w.client.CancelCurrencyPay(t.Context(), minigame.TokenPayment{Player: w.player, OrderID: "returned1", PayOrderID: "payment-1", Amount: 30})
+		_, err = w.program.ReturnTokens(t.Context(), minigame.TokenMove{Player: w.player, OrderID: "returned1", PayOrderID: "payment-1", Amount: 30})
 		require.NoError(t, err)
-		result, err = w.client.PresentCurrency(t.Context(), minigame.TokenPayment{Player: minigame.Player{OpenID: "player-1"}, OrderID: "present-1", Amount: 5})
+		result, err = w.program.GiveTokens(t.Context(), minigame.TokenMove{Player: minigame.CallPlayer{OpenID: "player-1"}, OrderID: "present-1", Amount: 5})
 		require.NoError(t, err)
 		require.Equal(t, int64(105), result.Balance)
-		balance, err := w.client.QueryUserBalance(t.Context(), w.player, minigame.Live)
+		balance, err := w.program.TokenBalance(t.Context(), w.player, minigame.Live)
 		require.NoError(t, err)
 		require.Equal(t, int64(105), balance.Balance)
 		require.True(t, balance.FirstSave)
@@ -321,30 +351,30 @@ func TestCoinsMoveOnceWhateverGoesWrong(t *testing.T) {
 
 func TestAnOutcomeThatStaysUnknownSaysSo(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, minigametest.Config{}, func(cfg *minigame.Config) { cfg.MaxRetries = 1 })
+	w := newWorld(t, minigametest.Config{}, func(cfg *minigame.GameConfig) { cfg.MaxRetries = 1 })
 	w.wechat.GiveCoins("player-1", minigame.Live, 100)
-	pay := minigame.Payment{Coins: minigame.Coins{Player: w.player}, BillNo: "bill-1", Amount: 30}
+	pay := minigame.CoinMove{CoinAccount: minigame.CoinAccount{Player: w.player}, BillNo: "bill-1", Amount: 30}
 
-	w.wechat.Fail("/wxa/game/pay", minigametest.LoseAnswer, minigametest.BadGateway)
-	_, err := w.client.Pay(t.Context(), pay)
+	w.wechat.NextCalls("/wxa/game/pay", minigametest.Fault{Cut: true}, minigametest.Fault{Status: 502})
+	_, err := w.game.SpendCoins(t.Context(), pay)
 	require.ErrorIs(t, err, minigame.ErrOutcomeUnknown)
 	var response *minigame.ResponseError
 	require.ErrorAs(t, err, &response)
 	require.Equal(t, 502, response.StatusCode)
-	result, err := w.client.Pay(t.Context(), pay)
+	result, err := w.game.SpendCoins(t.Context(), pay)
 	require.NoError(t, err)
 	require.True(t, result.Repeated)
 
-	w.wechat.Fail("/wxa/game/getbalance", minigametest.Busy, minigametest.Busy)
-	_, err = w.client.GetBalance(t.Context(), pay.Coins)
+	w.wechat.NextCalls("/wxa/game/getbalance", minigametest.Fault{Code: -1}, minigametest.Fault{Code: -1})
+	_, err = w.game.CoinBalance(t.Context(), pay.CoinAccount)
 	require.ErrorIs(t, err, minigame.ErrBusy)
 	require.NotErrorIs(t, err, minigame.ErrOutcomeUnknown, "nothing can have moved")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = w.client.Pay(ctx, pay)
+	_, err = w.game.SpendCoins(ctx, pay)
 	require.ErrorIs(t, err, context.Canceled)
-	_, err = w.client.GetBalance(ctx, pay.Coins)
+	_, err = w.game.CoinBalance(ctx, pay.CoinAccount)
 	require.Equal(t, context.Canceled, err)
 }
 
@@ -376,7 +406,7 @@ func TestARefusalAfterALostAnswer(t *testing.T) {
 				test.second(w)
 			}))
 			defer server.Close()
-			client, err := minigame.New(minigame.Config{AppID: "wx0", OfferID: "1", AppKey: "k", BaseURL: server.URL, RetryDelay: time.Millisecond,
+			client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", OfferID: "1", AppKey: "k", BaseURL: server.URL, RetryDelay: time.Millisecond,
 				AccessToken: func(context.Context, string) (string, error) {
 					if tokens.Add(1) > 1 {
 						return "", errors.New("no new token")
@@ -384,7 +414,7 @@ func TestARefusalAfterALostAnswer(t *testing.T) {
 					return "token", nil
 				}})
 			require.NoError(t, err)
-			_, err = client.Pay(t.Context(), minigame.Payment{Coins: minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}}, BillNo: "b", Amount: 1})
+			_, err = client.SpendCoins(t.Context(), minigame.CoinMove{CoinAccount: minigame.CoinAccount{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}}, BillNo: "b", Amount: 1})
 			require.Error(t, err)
 			require.Equal(t, test.unknown, errors.Is(err, minigame.ErrOutcomeUnknown), "%v", err)
 			if test.matching != nil {
@@ -408,10 +438,10 @@ func TestAnAnswerAtTheLastMoment(t *testing.T) {
 			response.Body = atEOF{response.Body, cancel}
 			return response, nil
 		})
-		client, err := minigame.New(minigame.Config{AppID: "wx0", OfferID: "1", AppKey: "k", HTTPClient: &http.Client{Transport: transport},
+		client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", OfferID: "1", AppKey: "k", HTTPClient: &http.Client{Transport: transport},
 			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
 		require.NoError(t, err)
-		_, err = client.Pay(ctx, minigame.Payment{Coins: minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}}, BillNo: "b", Amount: 1})
+		_, err = client.SpendCoins(ctx, minigame.CoinMove{CoinAccount: minigame.CoinAccount{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}}, BillNo: "b", Amount: 1})
 		require.ErrorIs(t, err, want, code)
 	}
 }
@@ -449,19 +479,19 @@ func TestAnUnusableAnswerIsItsOwnCallsAlone(t *testing.T) {
 			io.WriteString(w, `{"openid":"o","session_key":"s"}`)
 		}))
 		defer server.Close()
-		client, err := minigame.New(minigame.Config{AppID: "wx0", OfferID: "1", AppKey: "k", Secret: "app-secret", BaseURL: server.URL, MaxRetries: -1,
+		client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", OfferID: "1", AppKey: "k", Secret: "app-secret", BaseURL: server.URL, MaxRetries: -1,
 			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
 		require.NoError(t, err)
 		var callers sync.WaitGroup
 		var lost atomic.Int32
-		for range 4 {
+		for range 16 { // they wait for connections, so that one that is free again is taken at once
 			callers.Go(func() {
-				for range 300 {
-					_, _ = client.GetBalance(t.Context(), minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}})
+				for range 20 {
+					_, _ = client.CoinBalance(t.Context(), minigame.CoinAccount{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}})
 				}
 			})
 			callers.Go(func() {
-				for range 300 {
+				for range 20 {
 					if _, err := client.Code2Session(t.Context(), "code"); err != nil {
 						lost.Add(1)
 					}
@@ -482,11 +512,11 @@ func TestALogHandlerHoldsUpNoCall(t *testing.T) {
 	t.Parallel()
 	block := make(chan struct{})
 	for _, write := range []func([]byte){func([]byte) { <-block }, func([]byte) { panic("log handler") }} {
-		w := newWorld(t, minigametest.Config{}, func(cfg *minigame.Config) { cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(write), nil)) })
-		w.wechat.Fail("/cgi-bin/stable_token", minigametest.BadGateway)
+		w := newWorld(t, minigametest.Config{}, func(cfg *minigame.GameConfig) { cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(write), nil)) })
+		w.wechat.NextCalls("/cgi-bin/stable_token", minigametest.Fault{Status: 502})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		require.NoError(t, w.client.CheckSessionKey(ctx, "player-1", w.player.SessionKey))
+		require.NoError(t, w.game.CheckSessionKey(ctx, "player-1", w.player.SessionKey))
 	}
 	close(block)
 }
@@ -514,7 +544,7 @@ func TestNothingOfAnUnusableAnswerIsPrinted(t *testing.T) {
 		var printed strings.Builder
 		log.SetOutput(&printed)
 		defer log.SetOutput(os.Stderr)
-		client, err := minigame.New(minigame.Config{AppID: "wx0", Secret: "app-secret", BaseURL: "http://" + listener.Addr().String()})
+		client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", Secret: "app-secret", BaseURL: "http://" + listener.Addr().String()})
 		require.NoError(t, err)
 		_, err = client.Code2Session(t.Context(), "code")
 		var unusable *minigame.ResponseError
@@ -539,10 +569,10 @@ func TestAnOrderWithoutLeftFee(t *testing.T) {
 			fmt.Fprintf(w, `{"errcode":0,"order":{"order_id":"order-01","status":4,%s}}`, answer)
 		}))
 		defer server.Close()
-		client, err := minigame.New(minigame.Config{AppID: "wx0", MiniProgram: true, OfferID: "1", AppKey: "k", BaseURL: server.URL,
+		client, err := minigame.NewProgram(minigame.ProgramConfig{AppID: "wx0", OfferID: "1", AppKey: "k", BaseURL: server.URL,
 			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
 		require.NoError(t, err)
-		order, err := client.QueryOrder(t.Context(), minigame.OrderQuery{OpenID: "o", OrderID: "order-01"})
+		order, err := client.QueryOrder(t.Context(), minigame.ProgramOrderQuery{OpenID: "o", OrderID: "order-01"})
 		require.NoError(t, err)
 		require.True(t, order.Paid())
 		require.Equal(t, refunded, order.Refunded(), answer)
@@ -553,9 +583,9 @@ func TestABackOffEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	log := slog.New(slog.NewTextHandler(writerFunc(func([]byte) { cancel() }), nil)) // at the first repetition
-	w := newWorld(t, minigametest.Config{}, func(cfg *minigame.Config) { cfg.RetryDelay, cfg.Logger = time.Minute, log })
-	w.wechat.Fail("/wxa/game/pay", minigametest.Busy)
-	_, err := w.client.Pay(ctx, minigame.Payment{Coins: minigame.Coins{Player: w.player}, BillNo: "b", Amount: 1})
+	w := newWorld(t, minigametest.Config{}, func(cfg *minigame.GameConfig) { cfg.RetryDelay, cfg.Logger = time.Minute, log })
+	w.wechat.NextCalls("/wxa/game/pay", minigametest.Fault{Code: -1})
+	_, err := w.game.SpendCoins(ctx, minigame.CoinMove{CoinAccount: minigame.CoinAccount{Player: w.player}, BillNo: "b", Amount: 1})
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, minigame.ErrOutcomeUnknown)
 }
@@ -567,8 +597,8 @@ func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, minigametest.Config{}, nil)
-	w.wechat.Fail("/wxa/game/getbalance", minigametest.Redirect)
-	_, err := w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+	w.wechat.NextCalls("/wxa/game/getbalance", minigametest.Fault{Status: 302})
+	_, err := w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 	require.ErrorContains(t, err, "redirects are not followed")
 	require.Equal(t, 1, w.wechat.Calls("/wxa/game/getbalance"))
 }
@@ -580,7 +610,7 @@ func TestAccessTokens(t *testing.T) {
 		w := newWorld(t, minigametest.Config{}, nil)
 		var wait sync.WaitGroup
 		for range 20 {
-			wait.Go(func() { _, _ = w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player}) })
+			wait.Go(func() { _, _ = w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player}) })
 		}
 		wait.Wait()
 		require.Equal(t, 20, w.wechat.Calls("/wxa/game/getbalance"))
@@ -589,34 +619,34 @@ func TestAccessTokens(t *testing.T) {
 	t.Run("one renewal on 40001", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, minigametest.Config{}, nil)
-		require.NoError(t, w.client.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
+		require.NoError(t, w.game.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
 		w.wechat.ExpireToken()
-		_, err := w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+		_, err := w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 		require.NoError(t, err)
 		w.wechat.ExpireToken()
-		require.NoError(t, w.client.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
+		require.NoError(t, w.game.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
 		require.Equal(t, 3, w.wechat.Calls("/cgi-bin/stable_token"))
 	})
 	t.Run("and no second one", func(t *testing.T) {
 		t.Parallel()
 		asked := []string{}
-		w := newWorld(t, minigametest.Config{}, func(cfg *minigame.Config) {
+		w := newWorld(t, minigametest.Config{}, func(cfg *minigame.GameConfig) {
 			cfg.AccessToken = func(_ context.Context, rejected string) (string, error) {
 				asked = append(asked, rejected)
 				return "dead", nil
 			}
 		})
-		_, err := w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+		_, err := w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 		require.ErrorIs(t, err, minigame.ErrAccessToken)
 		require.Equal(t, []string{"", "dead"}, asked)
-		require.ErrorIs(t, w.client.CheckSessionKey(t.Context(), "player-1", "k"), minigame.ErrAccessToken)
+		require.ErrorIs(t, w.game.CheckSessionKey(t.Context(), "player-1", "k"), minigame.ErrAccessToken)
 	})
 	t.Run("a new one five minutes before the end", func(t *testing.T) {
 		t.Parallel()
 		now := time.Unix(1700000000, 0)
 		w := newWorld(t, minigametest.Config{Now: func() time.Time { return now }}, nil)
 		call := func() {
-			_, err := w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+			_, err := w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 			require.NoError(t, err)
 		}
 		call()
@@ -627,28 +657,38 @@ func TestAccessTokens(t *testing.T) {
 		call()
 		require.Equal(t, 2, w.wechat.Calls("/cgi-bin/stable_token"))
 	})
+	t.Run("one whose life was over before it came is tried once", func(t *testing.T) {
+		t.Parallel()
+		var seconds atomic.Int64
+		w := newWorld(t, minigametest.Config{Now: func() time.Time { return time.Unix(1700000000+seconds.Add(1), 0) }}, nil)
+		w.wechat.NextCalls("/cgi-bin/stable_token", minigametest.Fault{Body: `{"access_token":"short","expires_in":1}`})
+		_, err := w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
+		require.NoError(t, err, "WeChat refuses the token, and the next one is good")
+		require.Equal(t, 2, w.wechat.Calls("/cgi-bin/stable_token"))
+		require.Equal(t, 2, w.wechat.Calls("/wxa/game/getbalance"))
+	})
 	t.Run("an error reaches every caller", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, minigametest.Config{}, nil)
-		w.wechat.Fail("/cgi-bin/stable_token", minigametest.LoginPage, minigametest.EmptyAnswer, minigametest.BadGateway, minigametest.Redirect)
-		_, err := w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+		w.wechat.NextCalls("/cgi-bin/stable_token", minigametest.Fault{HTML: true}, minigametest.Fault{Body: " "}, minigametest.Fault{Status: 502}, minigametest.Fault{Status: 302})
+		_, err := w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 		var response *minigame.ResponseError
 		require.ErrorAs(t, err, &response, "the third of three tries")
 		require.Equal(t, 502, response.StatusCode)
-		require.Error(t, w.client.CheckSessionKey(t.Context(), "player-1", "k"))
+		require.Error(t, w.game.CheckSessionKey(t.Context(), "player-1", "k"))
 		require.Equal(t, 4, w.wechat.Calls("/cgi-bin/stable_token"), "a redirect is not worth another")
-		w.wechat.Fail("/cgi-bin/stable_token", minigametest.LoseAnswer, minigametest.Busy)
-		w.wechat.Fail("/wxa/checksession", minigametest.BadGateway)
-		require.NoError(t, w.client.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
+		w.wechat.NextCalls("/cgi-bin/stable_token", minigametest.Fault{Cut: true}, minigametest.Fault{Code: -1})
+		w.wechat.NextCalls("/wxa/checksession", minigametest.Fault{Status: 502})
+		require.NoError(t, w.game.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
 	})
 	t.Run("without a Secret", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, minigametest.Config{}, nil)
-		cfg := w.wechat.ClientConfig()
+		cfg := w.wechat.GameConfig()
 		cfg.Secret = ""
-		client, err := minigame.New(cfg)
+		client, err := minigame.NewGame(cfg)
 		require.NoError(t, err)
-		_, err = client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+		_, err = client.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 		require.ErrorContains(t, err, "Secret")
 	})
 	t.Run("a waiting caller obeys its context", func(t *testing.T) {
@@ -657,11 +697,11 @@ func TestAccessTokens(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 		defer server.Close()
 		defer close(release)
-		client, err := minigame.New(minigame.Config{AppID: "wx1", OfferID: "1", AppKey: "k", Secret: "s", BaseURL: server.URL})
+		client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx1", OfferID: "1", AppKey: "k", Secret: "s", BaseURL: server.URL})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err = client.GetBalance(ctx, minigame.Coins{Player: minigame.Player{OpenID: "o", SessionKey: "k", IP: "1"}})
+		_, err = client.CoinBalance(ctx, minigame.CoinAccount{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "k", IP: "1"}})
 		require.ErrorIs(t, err, context.Canceled)
 	})
 }
@@ -670,29 +710,29 @@ func TestLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, minigametest.Config{}, nil)
 	code := w.wechat.Login("player-2")
-	_, err := w.client.Code2Session(t.Context(), code)
+	_, err := w.game.Code2Session(t.Context(), code)
 	require.NoError(t, err)
-	_, err = w.client.Code2Session(t.Context(), code)
+	_, err = w.game.Code2Session(t.Context(), code)
 	require.ErrorIs(t, err, minigame.ErrCode, "a code works once")
 
-	w.wechat.Fail("/sns/jscode2session", minigametest.LoseAnswer)
+	w.wechat.NextCalls("/sns/jscode2session", minigametest.Fault{Cut: true})
 	calls := w.wechat.Calls("/sns/jscode2session")
-	_, err = w.client.Code2Session(t.Context(), w.wechat.Login("player-2"))
+	_, err = w.game.Code2Session(t.Context(), w.wechat.Login("player-2"))
 	require.Error(t, err)
 	require.Equal(t, calls+1, w.wechat.Calls("/sns/jscode2session"), "it is never repeated")
 
-	require.NoError(t, w.client.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
+	require.NoError(t, w.game.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey))
 	w.wechat.ExpireSession("player-1")
-	require.ErrorIs(t, w.client.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey), minigame.ErrLoginExpired)
-	_, err = w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+	require.ErrorIs(t, w.game.CheckSessionKey(t.Context(), "player-1", w.player.SessionKey), minigame.ErrLoginExpired)
+	_, err = w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 	require.ErrorIs(t, err, minigame.ErrLoginExpired)
 	w.login(t)
-	_, err = w.client.GetBalance(t.Context(), minigame.Coins{Player: w.player})
+	_, err = w.game.CoinBalance(t.Context(), minigame.CoinAccount{Player: w.player})
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = w.client.Code2Session(ctx, "code")
+	_, err = w.game.Code2Session(ctx, "code")
 	require.Equal(t, context.Canceled, err)
 }
 
@@ -707,12 +747,12 @@ func TestErrorsShowNoSecret(t *testing.T) {
 	defer server.Close()
 	secrets := []string{"app-key-3f9a", "session-key-77aa==", "app-secret-d0d0", "token-0123456789abcdef", "js-code-5151"}
 	var log bytes.Buffer
-	client, err := minigame.New(minigame.Config{
+	client, err := minigame.NewGame(minigame.GameConfig{
 		AppID: "wx1", OfferID: "145", AppKey: minigame.Secret(secrets[0]), Secret: minigame.Secret(secrets[2]), BaseURL: server.URL, RetryDelay: time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(&log, nil)), AccessToken: func(context.Context, string) (string, error) { return secrets[3], nil },
 	})
 	require.NoError(t, err)
-	player := minigame.Player{OpenID: "oUrsf0TSXNtiZjP7JL9UUFiGJzmQ", SessionKey: minigame.Secret(secrets[1]), IP: "203.0.113.7"}
+	player := minigame.CallPlayer{OpenID: "oUrsf0TSXNtiZjP7JL9UUFiGJzmQ", SessionKey: minigame.Secret(secrets[1]), IP: "203.0.113.7"}
 	refuse := func(w http.ResponseWriter, msg string) {
 		json.NewEncoder(w).Encode(map[string]any{"errcode": 90011, "errmsg": msg})
 	}
@@ -734,7 +774,7 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		},
 	} {
 		answer.Store(&how)
-		_, err1 := client.GetBalance(t.Context(), minigame.Coins{Player: player})
+		_, err1 := client.CoinBalance(t.Context(), minigame.CoinAccount{Player: player})
 		_, err2 := client.Code2Session(t.Context(), secrets[4])
 		err3 := client.CheckSessionKey(t.Context(), player.OpenID, player.SessionKey)
 		require.NoError(t, client.Wait(t.Context()))
@@ -753,14 +793,14 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		refuse(w, "[openid] openid is invalid, rid: 5f2a-11")
 	}
 	answer.Store(&helpful)
-	_, err = client.GetBalance(t.Context(), minigame.Coins{Player: player})
+	_, err = client.CoinBalance(t.Context(), minigame.CoinAccount{Player: player})
 	require.ErrorContains(t, err, "[openid] openid is invalid", "what helps is shown")
 	require.ErrorIs(t, err, minigame.ErrSignature)
 }
 
 func TestBaseURLOfNobody(t *testing.T) {
 	t.Parallel()
-	client, err := minigame.New(minigame.Config{AppID: "wx1", OfferID: "1", AppKey: "k", Secret: "s3cr3t-0123", BaseURL: "http://127.0.0.1:1"})
+	client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx1", OfferID: "1", AppKey: "k", Secret: "s3cr3t-0123", BaseURL: "http://127.0.0.1:1"})
 	require.NoError(t, err)
 	_, err = client.Code2Session(t.Context(), "code")
 	require.ErrorContains(t, err, "connection refused")
@@ -769,4 +809,139 @@ func TestBaseURLOfNobody(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED, "the cause can be matched")
 	var network *net.OpError
 	require.ErrorAs(t, err, &network)
+}
+
+// A client without a transport uses http.DefaultTransport, which old code bases change "for the
+// test environment" (adversary review, A4). Not a parallel test: it does so itself.
+func TestADefaultTransportWithoutTLSVerificationIsRefused(t *testing.T) {
+	previous := http.DefaultTransport
+	defer func() { http.DefaultTransport = previous }()
+	http.DefaultTransport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	for _, hc := range []*http.Client{{}, http.DefaultClient} {
+		_, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", HTTPClient: hc})
+		var wrong *minigame.ConfigError
+		require.ErrorAs(t, err, &wrong)
+		require.Equal(t, "HTTPClient", wrong.Field)
+	}
+}
+
+// The access token is fetched in a goroutine of its own, where a panic ends the process and a
+// goroutine that ends leaves the next call waiting (A9).
+func TestATransportThatBreaksTheFetchOfATokenFailsTheCallAlone(t *testing.T) {
+	t.Parallel()
+	for what, breaks := range map[string]func(){"panic": func() { panic("a mirror's bug") }, "Goexit": runtime.Goexit} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			var broken atomic.Bool
+			broken.Store(true)
+			transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, "stable_token") && broken.Load() {
+					breaks()
+				}
+				w := httptest.NewRecorder()
+				fmt.Fprint(w, `{"errcode":0,"access_token":"token","expires_in":7200,"out_trade_no":"order-01"}`)
+				return w.Result(), nil
+			})
+			client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", OfferID: "1", AppKey: "k", Secret: "s", MaxRetries: -1, HTTPClient: &http.Client{Transport: transport}})
+			require.NoError(t, err)
+			query := minigame.GameOrderQuery{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "s"}, OutTradeNo: "order-01"}
+			_, err = client.QueryOrder(t.Context(), query)
+			require.ErrorContains(t, err, "access token")
+			broken.Store(false)
+			_, err = client.QueryOrder(t.Context(), query)
+			require.NoError(t, err, "the next call fetches it")
+		})
+	}
+}
+
+// A "-" does not make two short words of an openid or a token (A10).
+func TestWhatWeChatRepeatsOfACallIsWithheld(t *testing.T) {
+	t.Parallel()
+	const openID, token = "oOpEnIdX-AbCdEfGh-IjKlMnOp", "84_AbCdEfGh-IjKlMnOp-QrStUvWx"
+	for message, want := range map[string]string{
+		"openid " + openID + " is wrong":                        "[withheld]",
+		"openid " + openID[:10] + " is wrong":                   "[withheld]",
+		"access_token " + token[:12]:                            "[withheld]",
+		"system error rid: 69ddee24-00000000-00000000":          "system error rid: 69ddee24-00000000-00000000",
+		"invalid args, hint: [" + openID[:9] + "] rid: 1-2-3-4": "[withheld]",
+		"invalid credential":                                    "invalid credential",
+	} {
+		transport := roundTripper(func(*http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			fmt.Fprintf(w, `{"errcode":90018,"errmsg":%q}`, message)
+			return w.Result(), nil
+		})
+		client, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", OfferID: "1", AppKey: "k", HTTPClient: &http.Client{Transport: transport},
+			AccessToken: func(context.Context, string) (string, error) { return token, nil }})
+		require.NoError(t, err)
+		_, err = client.QueryOrder(t.Context(), minigame.GameOrderQuery{Player: minigame.CallPlayer{OpenID: openID, SessionKey: "s"}, OutTradeNo: "order-01"})
+		var refused *minigame.Error
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, want, refused.Msg)
+	}
+}
+
+// Whatever WeChat or a proxy repeats of a call, and in whatever notation: no 8 bytes of what was
+// sent, and no encoded value, are in an error.
+func FuzzNoPieceOfACallShows(f *testing.F) {
+	encoders := []func(string) string{
+		func(s string) string { return s }, url.QueryEscape, url.PathEscape, html.EscapeString,
+		func(s string) string { text, _ := json.Marshal(s); return string(text[1 : len(text)-1]) },
+		func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+		func(s string) string { return hex.EncodeToString([]byte(s)) },
+	}
+	for i := range encoders {
+		f.Add("invalid openid ", "oOpEnIdX-AbCdEfGh-IjKlMnOp", "9hAb/NEYUlkaMBEsmFgzig==", "84_AbCdEfGh-IjKlMnOp", " rid: 69ddee24-00000000-00000000", uint8(i))
+	}
+	f.Fuzz(func(t *testing.T, before, openID, sessionKey, token, after string, encoder uint8) {
+		if openID == "" || sessionKey == "" || token == "" {
+			return
+		}
+		encode := encoders[int(encoder)%len(encoders)]
+		message, _ := json.Marshal(before + encode(openID) + encode(sessionKey) + encode(token) + after)
+		transport := roundTripper(func(*http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			fmt.Fprintf(w, `{"errcode":90018,"errmsg":%s}`, message)
+			return w.Result(), nil
+		})
+		game, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0", OfferID: "1", AppKey: "an-app-key-in-words", HTTPClient: &http.Client{Transport: transport},
+			AccessToken: func(context.Context, string) (string, error) { return token, nil }})
+		require.NoError(t, err)
+		_, err = game.QueryOrder(t.Context(), minigame.GameOrderQuery{Player: minigame.CallPlayer{OpenID: openID, SessionKey: minigame.Secret(sessionKey)}, OutTradeNo: "order-01"})
+		var refused *minigame.Error
+		if !errors.As(err, &refused) || refused.Msg == "[withheld]" {
+			return
+		}
+		for _, value := range []string{openID, sessionKey, token} {
+			for i := 0; i+8 <= len(value); i++ {
+				require.NotContains(t, refused.Msg, value[i:i+8])
+			}
+			if len(value) >= 2*8 {
+				require.NotContains(t, refused.Msg, encode(value))
+			}
+		}
+	})
+}
+
+// "Returned before" may be the first try's doing: it does not settle what became of the call.
+func TestReturnedBeforeSettlesNothingAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []bool{false, true} {
+		tries := 0
+		transport := roundTripper(func(*http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			if tries++; tries == 1 && lost {
+				w.WriteHeader(502)
+			} else {
+				errcode(268490005)(w)
+			}
+			return w.Result(), nil
+		})
+		program, err := minigame.NewProgram(minigame.ProgramConfig{AppID: "wx0", OfferID: "1", AppKey: "k", RetryDelay: time.Nanosecond, HTTPClient: &http.Client{Transport: transport},
+			AccessToken: func(context.Context, string) (string, error) { return "token", nil }})
+		require.NoError(t, err)
+		_, err = program.ReturnTokens(t.Context(), minigame.TokenMove{Player: minigame.CallPlayer{OpenID: "o", SessionKey: "s", IP: "203.0.113.7"}, OrderID: "return-001", PayOrderID: "payment-01", Amount: 1})
+		require.Error(t, err)
+		require.Equal(t, lost, errors.Is(err, minigame.ErrOutcomeUnknown), "%v", err)
+	}
 }

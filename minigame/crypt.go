@@ -1,6 +1,7 @@
 package minigame
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -11,21 +12,22 @@ import (
 )
 
 const (
-	encodingAESKeyLength = 43 // characters, minigame.md 4.1
+	encodingAESKeyLength = 43 // characters, minigame.md 2.3
 	frameHead            = 16 + 4
 	paddingBlock         = 32 // PKCS#7 pads to 32, not to the cipher's 16
 )
 
 // errDecrypt is the one error for everything that is wrong with an encrypted push: which
-// check failed would help nobody but an attacker.
+// check failed would help only an attacker.
 var errDecrypt = errors.New("does not decrypt: check EncodingAESKey and AppID")
 
-// DecryptPush returns the message of a push in secure mode (minigame.md 4.1). encrypted
+// DecryptPush returns the message of a push in secure mode (minigame.md 2.3). encrypted
 // is the value of Encrypt, encodingAESKey the 43 characters of the console, appID the
 // account's own.
 //
 // Decryption does not authenticate: compare the msg_signature first, see
-// [PushSignature]. Every failure is the same error.
+// [PushSignature]. Whatever is wrong with encrypted, the error is the same, and so for an appID that does
+// not match; an encodingAESKey that is no key has an error of its own.
 func DecryptPush(encodingAESKey, appID, encrypted string) ([]byte, error) {
 	key, err := aesKey(encodingAESKey)
 	if err != nil {
@@ -41,19 +43,12 @@ func DecryptPush(encodingAESKey, appID, encrypted string) ([]byte, error) {
 	}
 	cipher.NewCBCDecrypter(block, key[:aes.BlockSize]).CryptBlocks(frame, frame)
 
-	padding := int(frame[len(frame)-1])
-	if padding < 1 || padding > paddingBlock || padding > len(frame) {
+	last := frame[len(frame)-1:]
+	padding := int(last[0])
+	if padding < 1 || padding > paddingBlock || padding > len(frame)-frameHead || !bytes.HasSuffix(frame, bytes.Repeat(last, padding)) {
 		return nil, errDecrypt
-	}
-	for _, b := range frame[len(frame)-padding:] {
-		if int(b) != padding {
-			return nil, errDecrypt
-		}
 	}
 	frame = frame[:len(frame)-padding]
-	if len(frame) < frameHead {
-		return nil, errDecrypt
-	}
 	length, rest := binary.BigEndian.Uint32(frame[16:frameHead]), frame[frameHead:]
 	if uint64(length) > uint64(len(rest)) || string(rest[length:]) != appID {
 		return nil, errDecrypt
@@ -84,9 +79,7 @@ func encrypt(encodingAESKey, appID string, random, message []byte) (string, erro
 	frame = binary.BigEndian.AppendUint32(frame, uint32(len(message)))
 	frame = append(append(frame, message...), appID...)
 	padding := paddingBlock - len(frame)%paddingBlock
-	for range padding {
-		frame = append(frame, byte(padding))
-	}
+	frame = append(frame, bytes.Repeat([]byte{byte(padding)}, padding)...)
 	cipher.NewCBCEncrypter(block, key[:aes.BlockSize]).CryptBlocks(frame, frame)
 	return base64.StdEncoding.EncodeToString(frame), nil
 }

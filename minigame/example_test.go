@@ -12,13 +12,13 @@ import (
 	"github.com/midas-go/midas/minigame/minigametest"
 )
 
-func ExampleClient_NewOrder() {
-	client, err := minigame.New(minigame.Config{AppID: "wx0123456789abcdef", OfferID: "123", AppKey: "12345"})
+func ExampleGame_NewOrder() {
+	game, err := minigame.NewGame(minigame.GameConfig{AppID: "wx0123456789abcdef", OfferID: "123", AppKey: "12345"})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	order, err := client.NewOrder(minigame.OrderRequest{
+	order, err := game.NewOrder(minigame.OrderRequest{
 		SessionKey: "9hAb/NEYUlkaMBEsmFgzig==", // the player's newest, from code2Session
 		ProductID:  "testproductId", Quantity: 1, Price: 10 * midas.Fen,
 		OutTradeNo: "xxxxxx", Attach: "testdata",
@@ -38,42 +38,41 @@ func ExampleClient_NewOrder() {
 	// } <nil>
 }
 
-func ExampleClient_PushHandler() {
+func ExampleGame_PushHandler() {
 	wechat := minigametest.NewServer(minigametest.Config{}) // the real one in real life
 	defer wechat.Close()
-	client, err := minigame.New(wechat.ClientConfig())
+	game, err := minigame.NewGame(wechat.GameConfig())
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	var mu sync.Mutex
 	granted := map[string]bool{} // a unique key in the database that holds the items
-	handler := client.PushHandler(minigame.Handlers{
+	handler := game.PushHandler(minigame.GameHandlers{
 		Deliver: func(_ context.Context, d *minigame.Delivery) error {
-			paid, err := d.Midas(600 * midas.Fen) // the price of the stored order
-			if err != nil {
-				return err
+			if !d.PricedAt(600 * midas.Fen) { // the price of the stored order
+				return errors.New("not the price of the order")
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if !granted[paid.BillNo] {
-				granted[paid.BillNo] = true
+			if !granted[d.BillNo()] {
+				granted[d.BillNo()] = true
 				fmt.Println("grant", d.Quantity, d.ProductID)
 			}
 			return nil
 		},
-		Refund: func(context.Context, *minigame.Refund) error { return errors.New("not written yet") },
+		Refund: func(context.Context, *minigame.RefundPush) error { return errors.New("not written yet") },
 	})
-	wechat.PushToHandler(handler) // http.Handle("/push", handler)
+	wechat.PushToHandler(handler, "/push") // http.Handle("/push", handler, "/push")
 
 	ctx := context.Background()
 	wechat.Publish("sword", 600*midas.Fen)
-	session, err := client.Code2Session(ctx, wechat.Login("player-1"))
+	session, err := game.Code2Session(ctx, wechat.Login("player-1"))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	order, err := client.NewOrder(minigame.OrderRequest{SessionKey: session.SessionKey, ProductID: "sword", Quantity: 2, Price: 600 * midas.Fen})
+	order, err := game.NewOrder(minigame.OrderRequest{SessionKey: session.SessionKey, ProductID: "sword", Quantity: 2, Price: 600 * midas.Fen})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -86,4 +85,65 @@ func ExampleClient_PushHandler() {
 	// grant 2 sword
 	// {"ErrCode":0,"ErrMsg":"Success"} <nil>
 	// {"ErrCode":0,"ErrMsg":"Success"} <nil>
+}
+
+// A mini program sells an item and gives a part of the money back.
+func ExampleProgram_RefundOrder() {
+	wechat := minigametest.NewServer(minigametest.Config{MiniProgram: true}) // the real one in real life
+	defer wechat.Close()
+	program, err := minigame.NewProgram(wechat.ProgramConfig())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	wechat.PushToHandler(program.PushHandler(minigame.ProgramHandlers{
+		Deliver: func(_ context.Context, d *minigame.Delivery) error {
+			fmt.Println("grant", d.Quantity, d.ProductID)
+			return nil
+		},
+		Refund: func(_ context.Context, r *minigame.RefundPush) error {
+			fmt.Println(r.MchRefundID, "gave back", r.Amount.Yuan(), "yuan")
+			return nil
+		},
+	}), "/push")
+
+	ctx := context.Background()
+	wechat.Publish("sword", 600*midas.Fen)
+	session, err := program.Code2Session(ctx, wechat.Login("player-1"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	order, err := program.NewOrder(minigame.OrderRequest{
+		SessionKey: session.SessionKey, ProductID: "sword", Quantity: 1, Price: 600 * midas.Fen, Attach: "server-1",
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := wechat.Pay(ctx, session.OpenID, order); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	query := minigame.ProgramOrderQuery{OpenID: session.OpenID, OrderID: order.OutTradeNo}
+	paid, err := program.QueryOrder(ctx, query)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = program.RefundOrder(ctx, minigame.RefundRequest{
+		ProgramOrderQuery: query, RefundOrderID: "refund-0001", // stored before the call
+		LeftFee: paid.LeftFee, RefundFee: 150 * midas.Fen, From: 1,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = wechat.FinishRefund(ctx, minigame.Live, "refund-0001") // WeChat pushes when it is done
+	fmt.Println(err)
+	// Output:
+	// grant 1 sword
+	// refund-0001 gave back 1.50 yuan
+	// <nil>
 }

@@ -17,3 +17,10 @@ func MeaningCodes() (codes []int64) {
 	}
 	return codes
 }
+
+// calls are all of them, for the tests.
+var calls = []serverCall{
+	callGameOrder, callCoinBalance, callSpendCoins, callReturnCoins, callGiveCoins,
+	callTokenBalance, callSpendTokens, callReturnTokens, callGiveTokens, callProgramOrder, callNotifyDelivered, callRefundOrder,
+	callStartDownload, callQueryDownload, callBill, callAppleBill,
+}

@@ -1,111 +1,45 @@
 package minigame
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"time"
-
-	"github.com/midas-go/midas"
 )
 
-// A Player is whom a server call is about. SessionKey is the newest; IP is the player's
-// public address, which calls about coins require.
-type Player struct {
-	OpenID     string
-	SessionKey Secret
-	IP         string
+// call sends a call of a mini game: the fields that each of them has are added here.
+func (g *Game) call(ctx context.Context, api serverCall, env Env, p CallPlayer, zoneID string, more body, out any, wrong ...error) (repeated bool, err error) {
+	cfg := g.config()
+	more["openid"], more["offer_id"], more["zone_id"], more["env"] = p.OpenID, cfg.OfferID, cmp.Or(zoneID, cfg.ZoneID), env
+	wrong = append(wrong, cfg.offered(), given("OpenID", p.OpenID), given("SessionKey", string(p.SessionKey)))
+	return g.post(ctx, api, env, p.SessionKey, more, out, wrong...)
 }
 
-// required refuses what WeChat would refuse, before anything is sent.
-func required(call string, pairs ...string) error {
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] == "" || len(pairs[i+1]) > maxSecret {
-			return fmt.Errorf("minigame: %s: %w", call, &midas.ParamError{Field: pairs[i], Reason: "empty or over 1024 bytes"})
-		}
-	}
-	return nil
-}
-
-// wrongBillNo says whether a number of a coin payment or a refund fits (minigame.md 5 and 6).
-func wrongBillNo(call, field, s string, least, most int) error {
-	ok := len(s) >= least && len(s) <= most && s[0] != '_'
-	for i := 0; ok && i < len(s); i++ {
-		ok = isAlphanumeric(s[i]) || s[i] == '_' || s[i] == '-'
-	}
-	if ok {
-		return nil
-	}
-	return fmt.Errorf("minigame: %s: %w", call, &midas.ParamError{Field: field,
-		Reason: fmt.Sprintf(`not %d to %d of A-Z a-z 0-9 _ - without "_" in front`, least, most)})
-}
-
-func positive(call, field string, n int64) error {
-	if n > 0 {
-		return nil
-	}
-	return fmt.Errorf("minigame: %s: %w", call, &midas.ParamError{Field: field, Reason: "below 1"})
-}
-
-// gameBody is the body of the /wxa/game calls; all but the last lines is common to them.
-type gameBody struct {
-	OpenID  string `json:"openid"`
-	OfferID string `json:"offer_id"`
-	TS      int64  `json:"ts"`
-	ZoneID  string `json:"zone_id"`
-	Env     Env    `json:"env"`
-	UserIP  string `json:"user_ip,omitempty"`
-
-	OutTradeNo string `json:"out_trade_no,omitempty"`
-	BizID      int    `json:"biz_id,omitempty"`
-	CoinType   int    `json:"coin_type,omitempty"`
-	Amount     int64  `json:"amount,omitempty"`
-	BillNo     string `json:"bill_no,omitempty"`
-	PayBillNo  string `json:"pay_bill_no,omitempty"`
-	PayItem    string `json:"payitem,omitempty"`
-	Remark     string `json:"remark,omitempty"`
-}
-
-func (c *Client) game(ctx context.Context, api serverCall, p Player, zoneID string, more gameBody, out any) (repeated bool, err error) {
-	cfg := c.config()
-	if err := required(api.path, "OpenID", p.OpenID, "SessionKey", string(p.SessionKey), "Config.OfferID", cfg.OfferID); err != nil {
-		return false, err
-	}
-	more.OpenID, more.OfferID, more.ZoneID, more.UserIP = p.OpenID, cfg.OfferID, zoneID, p.IP
-	setDefault(&more.ZoneID, cfg.ZoneID)
-	return c.post(ctx, api, more.Env, p.SessionKey, func(ts int64) any {
-		more.TS = ts
-		return more
-	}, out)
-}
-
-// OrderInfo is what WeChat knows of a mini game's order. It tells neither price nor
+// A GameOrder is what WeChat knows of an order of a mini game. It tells neither price nor
 // quantity: grant what the stored order says, after OutTradeNo and ProductID agree.
-type OrderInfo struct {
+type GameOrder struct {
 	OutTradeNo, ProductID     string
 	Paid, Delivered           bool
 	PaidTime                  time.Time // zero if not paid
 	MchOrderNo, TransactionID string    // of WeChat Pay's channel
 }
 
-// OrderInfoQuery names a mini game's order. It is for an item unless Coins is set.
-type OrderInfoQuery struct {
-	Player     Player // IP is not needed
+// A GameOrderQuery names an order of a mini game. It is for an item unless Coins is set.
+type GameOrderQuery struct {
+	Player     CallPlayer // IP is not needed
 	Env        Env
 	OutTradeNo string
-	ZoneID     string // empty means Config.ZoneID
+	ZoneID     string // empty means GameConfig.ZoneID
 	Coins      bool
 }
 
-// QueryOrderInfo asks about a mini game's order (pay_v2.queryOrder, minigame.md 5): from 10 s
-// after the order, at growing intervals, for pushes that do not come. It needs the
-// player's session_key, so it fails with [ErrLoginExpired] for players who have gone.
+// QueryOrder asks WeChat about an order (pay_v2.queryOrder, /wxa/game/queryorderinfo, minigame.md
+// 3.4): from 10 s after it was made, at growing intervals, for pushes that do not come. It needs
+// the player's session_key, so it fails with [ErrLoginExpired] for players who have gone.
 //
 // [ErrNotFound]: the order was not opened, or not paid yet. It is repeated after a fault.
-func (c *Client) QueryOrderInfo(ctx context.Context, q OrderInfoQuery) (*OrderInfo, error) {
-	if err := required(callQueryOrderInfo.path, "OutTradeNo", q.OutTradeNo); err != nil {
-		return nil, err
-	}
+func (g *Game) QueryOrder(ctx context.Context, q GameOrderQuery) (*GameOrder, error) {
 	biz := 2
 	if q.Coins {
 		biz = 1
@@ -115,28 +49,28 @@ func (c *Client) QueryOrderInfo(ctx context.Context, q OrderInfoQuery) (*OrderIn
 		ProductID     string `json:"product_id"`
 		PayState      int    `json:"pay_state"`
 		DeliverState  int    `json:"deliver_state"`
-		PayFinishTime int64  `json:"pay_finish_time"`
+		PayFinishTime number `json:"pay_finish_time"`
 		MchOrderNo    string `json:"mch_order_no"`
 		TransactionID string `json:"transaction_id"`
 	}
-	q.Player.IP = ""
-	if _, err := c.game(ctx, callQueryOrderInfo, q.Player, q.ZoneID, gameBody{Env: q.Env, OutTradeNo: q.OutTradeNo, BizID: biz}, &a); err != nil {
+	_, err := g.call(ctx, callGameOrder, q.Env, q.Player, q.ZoneID, body{"out_trade_no": q.OutTradeNo, "biz_id": biz}, &a, given("OutTradeNo", q.OutTradeNo))
+	if err != nil {
 		return nil, err
 	}
-	if a.OutTradeNo != q.OutTradeNo && a.OutTradeNo != "" {
-		return nil, fmt.Errorf("minigame: %w", &ResponseError{callQueryOrderInfo.path, http.StatusOK, "it is about another order"})
+	if differ(a.OutTradeNo, q.OutTradeNo) {
+		return nil, fmt.Errorf("minigame: %w", &ResponseError{callGameOrder.path, http.StatusOK, "it is about another order"})
 	}
-	info := &OrderInfo{
+	order := &GameOrder{
 		OutTradeNo: a.OutTradeNo, ProductID: a.ProductID, Paid: a.PayState == 2, Delivered: a.DeliverState == 2,
 		MchOrderNo: a.MchOrderNo, TransactionID: a.TransactionID,
 	}
-	if info.Paid && a.PayFinishTime > 0 {
-		info.PaidTime = time.Unix(a.PayFinishTime, 0)
+	if order.Paid {
+		order.PaidTime = unix(a.PayFinishTime)
 	}
-	return info, nil
+	return order, nil
 }
 
-// A Balance is a player's account of coins or tokens.
+// A Balance is what a player has of coins or tokens.
 type Balance struct {
 	Balance        int64 `json:"balance"`         // all that can be spent
 	PresentBalance int64 `json:"present_balance"` // of it, given for free
@@ -147,96 +81,90 @@ type Balance struct {
 	FirstSave      bool  `json:"-"`
 }
 
-// A Coins call is about a player's coins in a zone of an environment.
-type Coins struct {
-	Player Player
+// A CoinAccount is a player's game coins (游戏币) in a zone of an environment. Player.IP is needed.
+type CoinAccount struct {
+	Player CallPlayer
 	Env    Env
-	ZoneID string // empty means Config.ZoneID
+	ZoneID string // empty means GameConfig.ZoneID
 }
 
-func (q Coins) check(call string) error { return required(call, "Player.IP", q.Player.IP) }
+func (g *Game) coins(ctx context.Context, api serverCall, a CoinAccount, more body, out any, wrong ...error) (repeated bool, err error) {
+	more["user_ip"] = a.Player.IP
+	return g.call(ctx, api, a.Env, a.Player, a.ZoneID, more, out, append(wrong, given("Player.IP", a.Player.IP))...)
+}
 
-// GetBalance returns a player's game coins (minigame.md 5). It is repeated after a fault.
-func (c *Client) GetBalance(ctx context.Context, q Coins) (*Balance, error) {
-	if err := q.check(callGetBalance.path); err != nil {
-		return nil, err
-	}
+// CoinBalance returns a player's coins (pay_v2.getBalance, /wxa/game/getbalance). It is repeated
+// after a fault.
+func (g *Game) CoinBalance(ctx context.Context, of CoinAccount) (*Balance, error) {
 	var a struct {
 		Balance
 		FirstSave flag `json:"first_save"`
 	}
-	if _, err := c.game(ctx, callGetBalance, q.Player, q.ZoneID, gameBody{Env: q.Env}, &a); err != nil {
+	if _, err := g.coins(ctx, callCoinBalance, of, body{}, &a); err != nil {
 		return nil, err
 	}
 	a.Balance.FirstSave = bool(a.FirstSave)
 	return &a.Balance, nil
 }
 
-// A Payment is a movement of coins. BillNo is its number, at most 63 of A-Z a-z 0-9 _ -,
-// not beginning with "_": WeChat moves coins once for each within 48 hours, so store it
-// before the call and repeat with the same after a fault.
-type Payment struct {
-	Coins
+// A CoinMove spends, returns or gives coins. BillNo is its number, at most 63 of A-Z a-z 0-9 _ -,
+// not beginning with "_": WeChat moves coins once for each within 48 hours, so store it before
+// the call and repeat with the same after a fault.
+type CoinMove struct {
+	CoinAccount
 	BillNo string
-	Amount int64
+	Amount int64 // of coins
 
-	PayBillNo       string // of CancelPay: the payment that coins are returned for
-	PayItem, Remark string // of Pay, optional
+	PayBillNo       string // of ReturnCoins: the spending that coins are returned for
+	PayItem, Remark string // of SpendCoins, optional
 }
 
-// A PaymentResult is the outcome of a Payment.
-type PaymentResult struct {
-	BillNo            string `json:"bill_no"`
-	Balance           int64  `json:"balance"`
-	UsedPresentAmount int64  `json:"used_present_amount"`
-
-	// Repeated says that WeChat had taken this number before: a success, whose Balance is
-	// not told again.
-	Repeated bool `json:"-"`
+// A MoveResult is the outcome of a CoinMove or a TokenMove.
+type MoveResult struct {
+	Balance           int64 `json:"balance"` // after it; not told where Repeated is set
+	PresentBalance    int64 `json:"present_balance"`
+	UsedPresentAmount int64 `json:"used_present_amount"`
+	Repeated          bool  `json:"-"` // WeChat had taken this number before: a success
 }
 
-func (c *Client) move(ctx context.Context, api serverCall, p Payment) (*PaymentResult, error) {
-	for _, err := range []error{p.check(api.path), wrongBillNo(api.path, "BillNo", p.BillNo, 1, 63), positive(api.path, "Amount", p.Amount)} {
-		if err != nil {
-			return nil, err
-		}
-	}
-	var result PaymentResult
-	repeated, err := c.game(ctx, api, p.Player, p.ZoneID, gameBody{
-		Env: p.Env, Amount: p.Amount, BillNo: p.BillNo, PayBillNo: p.PayBillNo, PayItem: p.PayItem, Remark: p.Remark,
-	}, &result)
+func (g *Game) moveCoins(ctx context.Context, api serverCall, m CoinMove, more body, wrong ...error) (*MoveResult, error) {
+	more["amount"], more["bill_no"] = m.Amount, m.BillNo
+	var result MoveResult
+	repeated, err := g.coins(ctx, api, m.CoinAccount, more, &result, append(wrong, numbered("BillNo", m.BillNo, 1, 63), positive("Amount", m.Amount))...)
 	if err != nil {
 		return nil, err
 	}
-	result.BillNo, result.Repeated = p.BillNo, repeated
+	result.Repeated = repeated
 	return &result, nil
 }
 
-// Pay takes Amount coins from the player (minigame.md 5). The items may be granted once it
-// succeeds; 90012, this number was taken before, is a success.
+// SpendCoins takes Amount coins from the player (pay_v2.pay, /wxa/game/pay). The items may be
+// granted once it succeeds; 90012, this number was taken before, is a success.
 //
 // Errors: [ErrInsufficient], [ErrLoginExpired] and the other refusals mean that this call took
-// nothing. [ErrOutcomeUnknown], which may come together with one of them, means that an earlier try may
-// have: repeat with the same BillNo, after a new login if need be. From then on only success settles it, or a
-// refusal of the payment itself, such as ErrInsufficient; [ErrLoginExpired], [ErrSignature], [ErrAccessToken],
-// [ErrRateLimit] and [ErrIPNotAllowed] do not.
-func (c *Client) Pay(ctx context.Context, p Payment) (*PaymentResult, error) {
-	p.PayBillNo = ""
-	return c.move(ctx, callPay, p)
+// nothing. [ErrOutcomeUnknown], which may come together with one of them, means that an earlier
+// try may have taken the coins: repeat with the same BillNo, after a new login if need be. From
+// then on only success settles it, or a refusal of the payment itself, such as ErrInsufficient;
+// [ErrLoginExpired], [ErrSignature], [ErrAccessToken], [ErrRateLimit] and [ErrIPNotAllowed] do
+// not.
+func (g *Game) SpendCoins(ctx context.Context, m CoinMove) (*MoveResult, error) {
+	return g.moveCoins(ctx, callSpendCoins, m, body{"payitem": m.PayItem, "remark": m.Remark})
 }
 
-// CancelPay returns Amount coins of the payment PayBillNo, all or a part. BillNo is this
-// return's own number. Errors as those of Pay.
-func (c *Client) CancelPay(ctx context.Context, p Payment) (*PaymentResult, error) {
-	if err := wrongBillNo(callCancelPay.path, "PayBillNo", p.PayBillNo, 1, 63); err != nil {
-		return nil, err
-	}
-	p.PayItem, p.Remark = "", ""
-	return c.move(ctx, callCancelPay, p)
+// ReturnCoins gives back Amount coins of the spending PayBillNo, all or a part
+// (pay_v2.cancelPay, /wxa/game/cancelpay). BillNo is this return's own number. Its errors are
+// those of SpendCoins.
+func (g *Game) ReturnCoins(ctx context.Context, m CoinMove) (*MoveResult, error) {
+	return g.moveCoins(ctx, callReturnCoins, m, body{"pay_bill_no": m.PayBillNo}, numbered("PayBillNo", m.PayBillNo, 1, 63))
 }
 
-// Present gives Amount coins to the player for free. Errors as those of Pay.
-func (c *Client) Present(ctx context.Context, p Payment) (*PaymentResult, error) {
-	p.PayBillNo, p.PayItem, p.Remark = "", "", ""
-	return c.move(ctx, callPresent, p)
+// GiveCoins gives Amount coins to the player for free (pay_v2.present, /wxa/game/present). Its
+// errors are those of SpendCoins.
+func (g *Game) GiveCoins(ctx context.Context, m CoinMove) (*MoveResult, error) {
+	return g.moveCoins(ctx, callGiveCoins, m, body{})
+}
+
+// differ reports whether both are given and are not the same.
+func differ(answered, asked string) bool {
+	return answered != "" && asked != "" && answered != asked
 }

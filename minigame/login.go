@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/internal/call"
 )
 
 // A Session is a player's login.
@@ -23,19 +23,19 @@ type Session struct {
 	SessionKey Secret
 }
 
-// Code2Session turns the code of wx.login into the player's session (minigame.md 1.4). A code
+// Code2Session turns the code of wx.login into the player's session (minigame.md 2.1). A code
 // works once, for five minutes: it is sent once and never repeated.
 //
 // Errors: [ErrCode], [ErrBlocked], [ErrRateLimit], [ErrBusy], a [*ResponseError], a
-// [*midas.ParamError] for an empty code. After a fault the code may be used up: let the app
+// [*FieldError] for an empty code. After a fault the code may be used up: let the app
 // log in again.
-func (c *Client) Code2Session(ctx context.Context, code string) (*Session, error) {
+func (c *core) Code2Session(ctx context.Context, code string) (*Session, error) {
 	cfg := c.config()
 	switch {
 	case cfg.Secret == "":
 		return nil, fmt.Errorf("minigame: Code2Session: %w", &ConfigError{"Secret", "empty: set the account's AppSecret"})
-	case code == "" || len(code) > maxSecret:
-		return nil, fmt.Errorf("minigame: Code2Session: %w", &midas.ParamError{Param: "js_code", Field: "code", Reason: "empty or over 1024 bytes"})
+	case code == "" || len(code) > call.MaxSecret:
+		return nil, fmt.Errorf("minigame: Code2Session: %w", &FieldError{"code", "js_code", "empty or over 1024 bytes"})
 	}
 	params := url.Values{"appid": {cfg.AppID}, "secret": {string(cfg.Secret)}, "js_code": {code}, "grant_type": {"authorization_code"}}
 	var answer struct {
@@ -56,35 +56,28 @@ func (c *Client) Code2Session(ctx context.Context, code string) (*Session, error
 
 // CheckSessionKey returns nil if the session_key is still the player's, and
 // [ErrLoginExpired] if it is not. It is repeated after a fault.
-func (c *Client) CheckSessionKey(ctx context.Context, openID string, sessionKey Secret) error {
-	for rejected := ""; ; {
-		token, err := c.token(ctx, rejected)
-		if err != nil {
-			return fmt.Errorf("minigame: CheckSessionKey: access token: %w", err)
-		}
+func (c *core) CheckSessionKey(ctx context.Context, openID string, sessionKey Secret) error {
+	const path = "/wxa/checksession"
+	held := heldToken{core: c, path: path}
+	err := held.with(ctx, func(token string) error {
 		params := url.Values{
 			"access_token": {token}, "openid": {openID}, "sig_method": {"hmac_sha256"},
 			"signature": {Signature("", string(sessionKey))}, // a GET signs the empty string
 		}
-		err = c.sendAgain(ctx, http.MethodGet, "/wxa/checksession", params, nil, nil, token, string(sessionKey))
-		var refusal *Error
-		if errors.As(err, &refusal) && refusal.tokenRefused() && rejected == "" {
-			rejected = token
-			continue
-		}
-		return contextOr(ctx, err)
-	}
+		return c.sendAgain(ctx, http.MethodGet, path, params, nil, nil, string(sessionKey))
+	})
+	return contextOr(ctx, err)
 }
 
 // contextOr returns ctx.Err() if ctx ended, else err as this package returns it.
 func contextOr(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("minigame: %w", err)
-	}
-	return nil
+	return fmt.Errorf("minigame: %w", err)
 }
 
 // An AccessTokenFunc returns an access token of the account. rejected is empty, or the
@@ -96,80 +89,82 @@ type AccessTokenFunc func(ctx context.Context, rejected string) (string, error)
 const tokenMargin = 5 * time.Minute
 
 // A stableToken is an access token from stable_token in its normal mode, fetched once for
-// all who wait for it. force_refresh is never used: it kills the token of other processes.
+// all who wait for it. force_refresh is never used: it kills the token of other processes. A core has
+// it behind a func, since printers show fields and not closures.
 type stableToken struct {
-	client *Client
+	core *core
 
 	mu      sync.Mutex
-	token   func() string // a func: printers show fields, not closures
+	token   string
 	expires time.Time
-	flight  *flight // nil if nobody fetches
+	flight  *flight // nil unless one is under way
 }
 
+// A flight is one fetch; token and err may be read once done is closed.
 type flight struct {
-	done chan struct{}
-	err  error
-}
-
-func newStableToken(c *Client) *stableToken {
-	return &stableToken{client: c, token: func() string { return "" }}
+	done  chan struct{}
+	token string
+	err   error
 }
 
 // get is an AccessTokenFunc.
 func (s *stableToken) get(ctx context.Context, rejected string) (string, error) {
-	for waited := false; ; waited = true {
-		s.mu.Lock()
-		token := s.token()
-		fresh := token != "" && s.client.config().Now().Before(s.expires)
-		if fresh && (token != rejected || waited) {
-			s.mu.Unlock()
-			return token, nil
-		}
-		f := s.flight
-		if f == nil {
-			f = &flight{done: make(chan struct{})}
-			s.flight = f
-			go s.fetch(context.WithoutCancel(ctx), f) // one caller's end is not the others'
-		}
+	s.mu.Lock()
+	if token := s.token; token != "" && token != rejected && s.core.config().Now().Before(s.expires) {
 		s.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-f.done:
-			if f.err != nil {
-				return "", f.err
-			}
-		}
+		return token, nil
+	}
+	f := s.flight
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		s.flight = f
+		go s.fetch(context.WithoutCancel(ctx), f) // one caller's end is not the others'
+	}
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-f.done: // whatever is left of its life: to fetch again at once would bring the same token
+		return f.token, f.err
 	}
 }
 
 func (s *stableToken) fetch(ctx context.Context, f *flight) {
-	cfg := s.client.config()
+	cfg := s.core.config()
 	ctx, cancel := context.WithTimeout(ctx, 2*defaultHTTPLimit)
 	defer cancel()
 	var answer struct {
 		Token   string `json:"access_token"`
 		Expires int64  `json:"expires_in"`
 	}
-	asked := cfg.Now()
-	err := error(&ConfigError{"Secret", "empty, and so is AccessToken: set one of them"})
-	if cfg.Secret != "" {
-		const path = "/cgi-bin/stable_token"
-		body, _ := json.Marshal(map[string]any{
-			"grant_type": "client_credential", "appid": cfg.AppID, "secret": string(cfg.Secret), "force_refresh": false,
-		})
-		err = s.client.sendAgain(ctx, http.MethodPost, path, url.Values{}, body, &answer, string(cfg.Secret))
-		if err == nil && (answer.Token == "" || answer.Expires <= 0) {
-			err = &ResponseError{path, http.StatusOK, "access_token or expires_in is missing"}
+	var asked time.Time
+	err := errors.New("stable_token: the fetch ended its goroutine")
+	defer func() { // deferred, for a transport or a clock that panics or calls runtime.Goexit
+		if cause := recover(); cause != nil {
+			err = errors.New("stable_token: the fetch panicked")
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if f.err = err; err == nil {
+			life := time.Duration(min(answer.Expires, 7200)) * time.Second
+			// A token near its end is good until then; at least it is not fetched for every call.
+			f.token = answer.Token
+			s.token, s.expires = answer.Token, asked.Add(max(life-tokenMargin, life/2))
+		}
+		s.flight = nil
+		close(f.done)
+	}()
+	asked = cfg.Now()
+	if cfg.Secret == "" {
+		err = &ConfigError{"Secret", "empty, and so is AccessToken: set one of them"}
+		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f.err = err; err == nil {
-		life := time.Duration(min(answer.Expires, 7200)) * time.Second
-		// A token near its end is good until then; at least it is not fetched for every call.
-		s.token, s.expires = func() string { return answer.Token }, asked.Add(max(life-tokenMargin, life/2))
+	const path = "/cgi-bin/stable_token"
+	body, _ := json.Marshal(map[string]any{
+		"grant_type": "client_credential", "appid": cfg.AppID, "secret": string(cfg.Secret), "force_refresh": false,
+	})
+	err = s.core.sendAgain(ctx, http.MethodPost, path, url.Values{}, body, &answer, string(cfg.Secret))
+	if err == nil && (answer.Token == "" || answer.Expires <= 0) {
+		err = &ResponseError{path, http.StatusOK, "access_token or expires_in is missing"}
 	}
-	s.flight = nil
-	close(f.done)
 }

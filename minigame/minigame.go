@@ -1,63 +1,61 @@
-// Package minigame sells game items in WeChat mini games (小游戏道具直购) and mini
-// programs (虚拟支付), from a game's backend.
+// Package minigame sells game items in WeChat mini games (小游戏道具直购) and mini programs
+// (虚拟支付), from a game's backend.
 //
-// It is another protocol than that of package midas, which shares its name with this
-// one: other signatures, other pushes, other error codes. docs/minigame.md says which
-// of the two a game needs.
-//
-// # Orders
-//
-// The app logs in with wx.login and sends its code; [Client.Code2Session] turns it into
-// an openid and a session_key, which the backend keeps and never hands out. When the
-// player picks an item, [Client.NewOrder] builds signData, signs it twice and returns
-// what the app passes on unchanged. WeChat is not called for it. The backend stores the
-// order before the app gets it: prices come from the server's own catalogue.
-//
-// # Deliveries
-//
-// When the player has paid, WeChat posts a push (发货推送). [Client.PushHandler] verifies
-// it, runs the game's function and answers with the exact bytes WeChat wants. The same
-// push may come twice, at once or a day later: (AppID, Env, OutTradeNo) is the payment's
-// identity, and granting must happen once for it. What the app says about the payment
-// counts for nothing. An unverified [Delivery] is never returned.
+// It speaks another protocol than package midas, whose name it shares: its signatures, pushes
+// and error codes are different. docs/minigame.md says which of the two a game needs.
 //
 // # Two products
 //
-// Config.MiniProgram says which of the two an account is. The names of methods follow the
-// calls: [Client.QueryOrderInfo] and [Client.Pay] are the mini game's,
-// [Client.QueryOrder] and [Client.CurrencyPay] the mini program's.
+// A mini game's account takes a [Game], a mini program's a [Program]. Each has the calls and
+// the pushes of its product only. What both have means the same in both.
+//
+// # Orders
+//
+// The app logs in with wx.login and sends its code; Code2Session turns the code into an openid
+// and a session_key, which the backend keeps and never hands out. When the player picks an
+// item, NewOrder builds signData, signs it twice and returns what the app passes on unchanged.
+// WeChat is not called. The backend stores the order before the app gets it: prices come from
+// the server's own catalogue.
+//
+// # Deliveries
+//
+// When the player has paid, WeChat posts a push (发货推送). PushHandler verifies it, runs the
+// game's function and answers with the exact bytes WeChat wants. The same push may come twice,
+// at once or a day later: (AppID, Env, OutTradeNo) identifies the payment, and [BillNo] makes
+// one text of them; grant its items exactly once. Ignore what the app reports about the
+// payment. An unverified [Delivery] is never returned.
 //
 // # Money
 //
-// Money is a [midas.Amount], in fen. No float is used anywhere.
+// Money is a [midas.Amount], in fen, and prints in yuan. There are no floats.
 //
 // # Not yet run against a live account
 //
-// The package follows Tencent's pages, type definitions and documented samples; what
-// they leave open is listed in docs/minigame.md with the default chosen.
+// The package follows Tencent's pages, type definitions and documented samples. What they leave
+// open is listed in docs/minigame.md with the default chosen.
 //
 // # Concurrency
 //
-// A Client is safe for use by multiple goroutines. Blocking calls return when their
-// context ends.
+// A Game and a Program are safe for use by multiple goroutines. Blocking calls return when
+// their context ends.
 //
-// Comments refer to the protocol's description, docs/minigame.md, by section as
-// "minigame.md 4".
+// Comments cite sections of docs/minigame.md, as "minigame.md 4.3".
 package minigame
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/midas-go/midas/internal/report"
+	"github.com/midas-go/midas/internal/answer"
+	"github.com/midas-go/midas/internal/call"
 )
 
 // Env is the environment of a payment. URLs, account and offer id are the same in both;
@@ -70,61 +68,48 @@ const (
 	Sandbox Env = 1 // 沙箱: a payment costs nothing, and its push comes to the same URL
 )
 
-// Defaults of Config, and limits.
-const (
-	defaultBaseURL    = "https://api.weixin.qq.com"
-	defaultZoneID     = "1"
-	defaultMaxAttach  = 1024
-	defaultRetries    = 2
-	defaultRetryDelay = 100 * time.Millisecond
-	defaultHTTPLimit  = 5 * time.Second // for one try
-	defaultDeliveries = 256
-	maxSecret         = 1024 // bytes of a key
+// weChatPatience is how long WeChat waits for the answer to a push (minigame.md 2.3).
+const weChatPatience = 3 * time.Second
 
-	// WeChat records a timeout after 3 s (minigame.md 4.1).
-	weChatPatience        = 3 * time.Second
-	defaultDeliverTimeout = 2000 * time.Millisecond
-	defaultAnswerTimeout  = 2500 * time.Millisecond
-)
+// defaultHTTPLimit is the time limit of one try of a call.
+const defaultHTTPLimit = 5 * time.Second
 
 // PushKey is what one push configuration of the console holds.
 type PushKey struct {
 	Token          Secret // Token(令牌)
-	EncodingAESKey Secret // 43 characters; empty for plaintext mode only
+	EncodingAESKey Secret // 43 characters; empty in plaintext mode, which only a Game takes
 }
 
-// Config configures a [Client]. AppID is required, and for each thing a Client does what
-// the comments say; every other field has a usable zero value. Printed or logged it shows
-// no key.
-type Config struct {
-	AppID       string // of the account: "wx…"
-	MiniProgram bool   // the account is a mini program, not a mini game
+// GameConfig configures a [Game]. AppID is required, and for each thing that a Game does what
+// the comments say; every other field has a usable zero value. Printed or logged it shows no
+// key.
+type GameConfig struct {
+	AppID string // of the account: "wx…"
 
-	// OfferID (支付应用ID) and the AppKeys (支付密钥) are needed for orders, pushes and server
-	// calls. Either key may be empty: then nothing can be done in its environment.
+	// OfferID (支付应用ID) and the AppKeys (支付密钥) are needed for orders, pushes and calls.
+	// Either key may be empty: then nothing can be done in its environment.
 	OfferID       string
 	AppKey        Secret // live
 	SandboxAppKey Secret
+
+	// OtherAppKeys are up to three more live AppKeys, older or newer ones: a PayEventSig verifies
+	// under any of them, orders and calls are signed with AppKey. With them a key is changed
+	// without losing a payment, step by step as docs/deployment.md says for mobile games;
+	// [PushEvent].Key tells when the old one is no longer used.
+	OtherAppKeys []Secret
 
 	// Secret is the account's AppSecret, for Code2Session, and for access tokens where
 	// AccessToken is nil.
 	Secret Secret
 
 	// PushKeys are the push configurations of the console: 发货推送, 事件订阅 and 消息推送 have a
-	// Token and a key each. A push that verifies under one of them is accepted.
+	// Token and a key each. A push that verifies under one of them is accepted, so the old and
+	// the new one stand here together while one is changed; [PushEvent].PushKey tells which it was.
 	PushKeys []PushKey
 
 	// DeliverSandbox delivers sandbox payments too, which cost nothing: for test servers
 	// only. If false, their pushes are answered with a failure and nothing is granted.
 	DeliverSandbox bool
-
-	// TrustPlaintext delivers the pushes of a mini program in plaintext mode on the word of
-	// their URL's signature, which does not cover the body: whoever has seen one such URL
-	// can post any payment. If false, query_order is asked first whether the order is paid
-	// or refunded; it does not tell item and quantity, so compare these with the stored
-	// order; and complaints and refund inquiries, which nothing confirms, go to Handlers.Other.
-	// Use secure mode instead.
-	TrustPlaintext bool
 
 	// ZoneID is the zone (分区) of requests that name none. Empty means "1".
 	ZoneID string
@@ -133,123 +118,143 @@ type Config struct {
 	// documented.)
 	MaxAttach int
 
-	// AccessToken optionally specifies the source of access tokens. rejected is empty, or
-	// the token that WeChat has just refused, so that the source can renew it. If nil, the
-	// Client fetches them with Secret from stable_token (minigame.md 1.4).
+	// AccessToken optionally specifies the source of access tokens. If nil, they are fetched
+	// with Secret from stable_token (minigame.md 2.1).
 	AccessToken AccessTokenFunc
 
-	// BaseURL is where server calls go. Empty means https://api.weixin.qq.com.
+	// BaseURL is where calls go. Empty means https://api.weixin.qq.com.
 	BaseURL string
 
-	// HTTPClient optionally specifies the client for server calls. It is not modified: the
-	// copy that is used follows no redirect and keeps no cookies. One that skips TLS
-	// verification is refused. After an answer that cannot be used its idle connections are
-	// closed. If nil, one is used that gives a try 5 s.
+	// HTTPClient optionally specifies the client for calls. It is never modified: a copy is
+	// used that follows no redirect and keeps no cookies. One that skips TLS verification is
+	// refused. After an answer that cannot be used its idle connections are closed. If nil, a
+	// client is used that gives each try 5 s.
 	HTTPClient *http.Client
 
-	// MaxRetries is how often a server call is repeated where that is safe (minigame.md 7).
-	// Zero means 2; negative means never; at most 10. RetryDelay is the wait before the
-	// first repetition; each further wait is twice as long, and up to half of it is taken
-	// off at random. Zero means 100 ms.
+	// MaxRetries is how often a call is repeated where that is safe (minigame.md 2.4). Zero
+	// means 2; negative means never; at most 10. RetryDelay is the wait before the first
+	// repetition; each further wait is twice as long, and up to half of it is taken off at
+	// random. Zero means 100 ms; negative or over a minute is refused.
 	MaxRetries int
 	RetryDelay time.Duration
 
-	// DeliverTimeout is when the context of the game's function ends, AnswerTimeout when
-	// the answer to a push leaves at the latest, both counted from its arrival. Zero means
-	// 2 s and 2.5 s. AnswerTimeout must be below WeChat's 3 s.
+	// DeliverTimeout is when the context of the game's function ends, AnswerTimeout when the
+	// answer to a push leaves at the latest, both counted from its arrival. Zero means 2 s and
+	// 2.5 s; negative is refused. AnswerTimeout must not be less than DeliverTimeout, and must
+	// be below WeChat's 3 s.
 	DeliverTimeout, AnswerTimeout time.Duration
 
 	// MaxDeliveries is how many of the game's functions may run at once. Further pushes are
-	// answered with a failure at once, and come again. Zero means 256.
+	// answered with a failure at once, and come again. Zero means 256; negative is refused.
 	MaxDeliveries int
 
-	// Logger optionally specifies where pushes and repeated calls are logged. OnPush
-	// optionally gets the same as events. Neither can hold up an answer.
+	// Logger optionally specifies where pushes and repeated calls are logged. If nil, nothing is.
+	// OnPush optionally gets an event for every answer, and one more where a function returned
+	// after it. It is called after the answer, one event at a time: if it blocks or panics,
+	// nothing waits for it except the next event and Wait, which it must not call.
 	Logger *slog.Logger
 	OnPush func(PushEvent)
 
-	// Now optionally specifies the clock of ts. If nil, time.Now.
+	// Now optionally specifies the clock: of ts, of access tokens and of AnswerBy. If nil, time.Now.
 	Now func() time.Time
 }
 
-// A Client does the server's part for one account. Make one with [New] and share it: it
-// is safe for concurrent use and has nothing to close. The zero value is not usable.
-type Client struct {
-	config  func() *Config // a func: printers show fields, not closures
-	http    *http.Client
-	token   AccessTokenFunc
-	running *report.Counter
-	log     *report.Reporter // nil without a Logger
-	hook    *report.Reporter // nil without OnPush
-	forged  *report.Limit
-
-	warnAttach *sync.Once
+// ProgramConfig configures a [Program]. Its fields are those of [GameConfig] without ZoneID and
+// OtherAppKeys (no AppKey signs its pushes), and each of PushKeys needs its EncodingAESKey: a mini program's push carries no signature over
+// its body, so only secure mode (安全模式) keeps others from writing one.
+type ProgramConfig struct {
+	AppID, OfferID                            string
+	AppKey, SandboxAppKey, Secret             Secret
+	PushKeys                                  []PushKey
+	DeliverSandbox                            bool
+	MaxAttach                                 int
+	AccessToken                               AccessTokenFunc
+	BaseURL                                   string
+	HTTPClient                                *http.Client
+	MaxRetries                                int
+	RetryDelay, DeliverTimeout, AnswerTimeout time.Duration
+	MaxDeliveries                             int
+	Logger                                    *slog.Logger
+	OnPush                                    func(PushEvent)
+	Now                                       func() time.Time
 }
 
-// New returns a Client, or everything that is wrong with cfg as joined [*ConfigError]
-// values. It sends nothing.
-func New(cfg Config) (*Client, error) {
-	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
+// A Game does the server's part for one mini game (小游戏). Make one with [NewGame] and share
+// it: it is safe for concurrent use and has nothing to close. The zero value is not usable.
+type Game struct{ *core }
+
+// NewGame returns a Game, or everything that is wrong with cfg as joined [*ConfigError] values.
+// It sends nothing.
+func NewGame(cfg GameConfig) (*Game, error) {
+	cfg.ZoneID = cmp.Or(cfg.ZoneID, "1")
+	c, err := newCore(cfg, false)
+	if err != nil {
 		return nil, err
 	}
-	quiet := *cfg.HTTPClient // one player's session is not another's, and redirects would carry secrets
-	quiet.Jar = nil
-	quiet.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	c := &Client{
-		warnAttach: new(sync.Once),
-		config:     func() *Config { return &cfg },
-		http:       &quiet,
-		token:      cfg.AccessToken,
-		running:    new(report.Counter),
-		forged:     new(report.Limit),
+	return &Game{c}, nil
+}
+
+// A Program does the server's part for one mini program (小程序). Make one with [NewProgram] and
+// share it: it is safe for concurrent use and has nothing to close. The zero value is not usable.
+type Program struct{ *core }
+
+// NewProgram returns a Program, or everything that is wrong with cfg as joined [*ConfigError]
+// values. It sends nothing.
+func NewProgram(cfg ProgramConfig) (*Program, error) {
+	c, err := newCore(GameConfig{
+		AppID: cfg.AppID, OfferID: cfg.OfferID, AppKey: cfg.AppKey, SandboxAppKey: cfg.SandboxAppKey, Secret: cfg.Secret,
+		PushKeys: cfg.PushKeys, DeliverSandbox: cfg.DeliverSandbox, MaxAttach: cfg.MaxAttach, AccessToken: cfg.AccessToken,
+		BaseURL: cfg.BaseURL, HTTPClient: cfg.HTTPClient, MaxRetries: cfg.MaxRetries, RetryDelay: cfg.RetryDelay,
+		DeliverTimeout: cfg.DeliverTimeout, AnswerTimeout: cfg.AnswerTimeout, MaxDeliveries: cfg.MaxDeliveries,
+		Logger: cfg.Logger, OnPush: cfg.OnPush, Now: cfg.Now,
+	}, true)
+	if err != nil {
+		return nil, err
+	}
+	return &Program{c}, nil
+}
+
+// A core is what both products share.
+type core struct {
+	program bool
+	config  func() *GameConfig // a func: printers show fields, not closures
+	http    *http.Client
+	token   AccessTokenFunc
+	running *answer.Places // the game's functions
+	events  *answer.Events
+
+	warnAttach sync.Once
+}
+
+func newCore(cfg GameConfig, program bool) (*core, error) {
+	cfg.BaseURL = cmp.Or(strings.TrimRight(cfg.BaseURL, "/"), "https://api.weixin.qq.com")
+	cfg.MaxAttach = cmp.Or(cfg.MaxAttach, 1024)
+	cfg.MaxRetries = cmp.Or(cfg.MaxRetries, 2)
+	cfg.RetryDelay = cmp.Or(cfg.RetryDelay, 100*time.Millisecond)
+	cfg.DeliverTimeout = cmp.Or(cfg.DeliverTimeout, 2000*time.Millisecond)
+	cfg.AnswerTimeout = cmp.Or(cfg.AnswerTimeout, 2500*time.Millisecond)
+	cfg.MaxDeliveries = cmp.Or(cfg.MaxDeliveries, 256)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if err := cfg.validate(program); err != nil {
+		return nil, err
+	}
+	c := &core{
+		program: program,
+		config:  func() *GameConfig { return &cfg },
+		http:    call.Client(cfg.HTTPClient, defaultHTTPLimit),
+		token:   cfg.AccessToken,
+		running: answer.NewPlaces(cfg.MaxDeliveries),
+		events:  answer.NewEvents(cfg.Logger, cfg.OnPush != nil),
 	}
 	if c.token == nil {
-		c.token = newStableToken(c).get
-	}
-	if cfg.Logger != nil {
-		c.log = new(report.Reporter)
-	}
-	if cfg.OnPush != nil {
-		c.hook = new(report.Reporter)
+		c.token = (&stableToken{core: c}).get
 	}
 	return c, nil
 }
 
-func (cfg Config) withDefaults() Config {
-	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
-	setDefault(&cfg.BaseURL, defaultBaseURL)
-	setDefault(&cfg.ZoneID, defaultZoneID)
-	setDefault(&cfg.MaxAttach, defaultMaxAttach)
-	setDefault(&cfg.MaxRetries, defaultRetries)
-	setDefault(&cfg.RetryDelay, defaultRetryDelay)
-	setDefault(&cfg.DeliverTimeout, defaultDeliverTimeout)
-	setDefault(&cfg.AnswerTimeout, defaultAnswerTimeout)
-	setDefault(&cfg.MaxDeliveries, defaultDeliveries)
-	if cfg.HTTPClient == nil {
-		cfg.HTTPClient = &http.Client{
-			Timeout: defaultHTTPLimit,
-			Transport: &http.Transport{
-				Proxy:               http.ProxyFromEnvironment,
-				ForceAttemptHTTP2:   true,
-				MaxIdleConnsPerHost: 32,
-				IdleConnTimeout:     90 * time.Second,
-			},
-		}
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	return cfg
-}
-
-func setDefault[T comparable](field *T, value T) {
-	if *field == *new(T) {
-		*field = value
-	}
-}
-
-func (cfg Config) validate() error {
+func (cfg *GameConfig) validate(program bool) error {
 	var errs []error
 	refuse := func(field, reason string) { errs = append(errs, &ConfigError{field, reason}) }
 	if cfg.AppID == "" {
@@ -259,54 +264,57 @@ func (cfg Config) validate() error {
 		{"AppID", cfg.AppID}, {"OfferID", cfg.OfferID}, {"ZoneID", cfg.ZoneID},
 		{"AppKey", string(cfg.AppKey)}, {"SandboxAppKey", string(cfg.SandboxAppKey)}, {"Secret", string(cfg.Secret)},
 	} {
-		if badlyCopied(f.value) {
-			refuse(f.field, "holds whitespace, an invisible character or quotes: was it copied with something around it?")
+		if call.BadlyCopied(f.value) {
+			refuse(f.field, call.NotCopiedAlone)
 		}
 	}
 	if strings.HasSuffix(string(cfg.AppKey), "&") || strings.HasSuffix(string(cfg.SandboxAppKey), "&") {
 		refuse("AppKey", `ends in "&": that belongs to the older Midas, here the key is used as it is`)
 	}
-	if cfg.AppKey != "" && cfg.AppKey == cfg.SandboxAppKey {
-		refuse("SandboxAppKey", "is the live key: sandbox payments would pass for live ones")
+	live := cfg.liveKeys()
+	if cfg.SandboxAppKey != "" && slices.Contains(live, cfg.SandboxAppKey) {
+		refuse("SandboxAppKey", "is a live key: sandbox payments would pass for live ones")
+	}
+	for i, key := range cfg.OtherAppKeys {
+		if key == "" || call.BadlyCopied(string(key)) || strings.HasSuffix(string(key), "&") || slices.Contains(live[:i+1], key) {
+			refuse(fmt.Sprintf("OtherAppKeys[%d]", i), "empty, copied with something around it, or the same as one before it")
+		}
+	}
+	if len(cfg.OtherAppKeys) > 3 {
+		refuse("OtherAppKeys", "over three")
 	}
 	for i, key := range cfg.PushKeys {
-		if key.Token == "" || badlyCopied(string(key.Token)) {
+		if key.Token == "" || call.BadlyCopied(string(key.Token)) {
 			refuse(fmt.Sprintf("PushKeys[%d].Token", i), "empty, or copied with something around it")
 		}
-		if _, err := aesKey(string(key.EncodingAESKey)); err != nil && key.EncodingAESKey != "" {
-			refuse(fmt.Sprintf("PushKeys[%d].EncodingAESKey", i), "has other than 43 characters of A-Z a-z 0-9 + /")
+		_, err := aesKey(string(key.EncodingAESKey))
+		switch field := fmt.Sprintf("PushKeys[%d].EncodingAESKey", i); {
+		case key.EncodingAESKey == "" && program:
+			refuse(field, "empty: in plaintext mode nothing signs the body of a mini program's push, so whoever has seen the URL of one could post any payment; choose 安全模式 in the console and set its key")
+		case key.EncodingAESKey != "" && err != nil:
+			refuse(field, "has other than 43 characters of A-Z a-z 0-9 + /")
 		}
 	}
 	u, err := url.Parse(cfg.BaseURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(cfg.BaseURL, "?#") {
 		refuse("BaseURL", `is not of the form "https://host"`)
 	}
-	if t, ok := cfg.HTTPClient.Transport.(*http.Transport); ok && t != nil && t.TLSClientConfig != nil && t.TLSClientConfig.InsecureSkipVerify {
-		refuse("HTTPClient", "skips TLS verification: add the certificate to RootCAs instead")
+	if reason := call.WrongClient(cfg.HTTPClient); reason != "" {
+		refuse("HTTPClient", reason)
 	}
 	if cfg.MaxAttach < 0 {
 		refuse("MaxAttach", "negative")
 	}
-	if cfg.MaxRetries > 10 {
-		refuse("MaxRetries", "over 10")
-	}
-	if cfg.RetryDelay < 0 || cfg.RetryDelay > time.Minute {
-		refuse("RetryDelay", "negative, or over a minute")
-	}
-	if cfg.DeliverTimeout < 0 || cfg.DeliverTimeout > cfg.AnswerTimeout {
-		refuse("DeliverTimeout", "negative, or above AnswerTimeout")
-	}
-	if cfg.AnswerTimeout < 0 || cfg.AnswerTimeout >= weChatPatience {
-		refuse("AnswerTimeout", "negative, or not below the 3s that WeChat waits")
-	}
-	if cfg.MaxDeliveries < 0 {
-		refuse("MaxDeliveries", "negative")
-	}
+	call.CheckRetries(cfg.MaxRetries, cfg.RetryDelay, refuse)
+	answer.CheckLimits(cfg.MaxDeliveries, cfg.DeliverTimeout, cfg.AnswerTimeout, weChatPatience, refuse)
 	return errors.Join(errs...)
 }
 
+// liveKeys returns AppKey, with which orders are signed, and the others.
+func (cfg *GameConfig) liveKeys() []Secret { return append([]Secret{cfg.AppKey}, cfg.OtherAppKeys...) }
+
 // appKey returns the key of an environment, or an error that says what to set.
-func (cfg *Config) appKey(env Env) (string, error) {
+func (cfg *GameConfig) appKey(env Env) (string, error) {
 	key, field := cfg.AppKey, "AppKey"
 	switch env {
 	case Live:
@@ -321,9 +329,10 @@ func (cfg *Config) appKey(env Env) (string, error) {
 	return string(key), nil
 }
 
-// badlyCopied reports whether a value holds what a copy from a page brings along.
-func badlyCopied(s string) bool {
-	const quotes = "\"'“”"
-	return strings.Trim(s, quotes) != s || len(s) > maxSecret || !utf8.ValidString(s) ||
-		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+// offered returns an error if there is no offer id.
+func (cfg *GameConfig) offered() error {
+	if cfg.OfferID == "" {
+		return &ConfigError{"OfferID", "empty: set the offer id (支付应用ID) of virtual payment 2.0"}
+	}
+	return nil
 }

@@ -12,21 +12,41 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func newClient(t testing.TB, change func(*Config)) *Client {
+func newGame(t testing.TB, change func(*GameConfig)) *Game {
 	t.Helper()
-	cfg := Config{
+	cfg := GameConfig{
 		AppID: "wxba5fad812f8e6fb9", OfferID: "123", AppKey: "12345", SandboxAppKey: "67890", Secret: "app-secret",
 		PushKeys: []PushKey{{Token: "AAAAA"}},
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	c, err := New(cfg)
+	g, err := NewGame(cfg)
 	require.NoError(t, err)
-	return c
+	return g
 }
 
-func program(cfg *Config) { cfg.MiniProgram = true }
+func newProgram(t testing.TB, change func(*ProgramConfig)) *Program {
+	t.Helper()
+	cfg := ProgramConfig{
+		AppID: "wxba5fad812f8e6fb9", OfferID: "123", AppKey: "12345", SandboxAppKey: "67890", Secret: "app-secret",
+		PushKeys: []PushKey{{Token: "AAAAA", EncodingAESKey: testAESKey}},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	p, err := NewProgram(cfg)
+	require.NoError(t, err)
+	return p
+}
+
+// newAccount returns what both products share.
+func newAccount(t testing.TB, program bool) *core {
+	if program {
+		return newProgram(t, nil).core
+	}
+	return newGame(t, nil).core
+}
 
 // TestOrdersOfTheVectors builds the signData of every vector but those in another spelling.
 func TestOrdersOfTheVectors(t *testing.T) {
@@ -43,9 +63,8 @@ func TestOrdersOfTheVectors(t *testing.T) {
 			}
 			text := func(name string) string { s, _ := fields[name].(string); return s }
 			number := func(name string) int { n, _ := fields[name].(float64); return int(n) }
-			client := newClient(t, func(cfg *Config) {
-				cfg.MiniProgram, cfg.OfferID = kind == "miniprogram_client_pay_sig", text("offerId")
-			})
+			client := newAccount(t, kind == "miniprogram_client_pay_sig")
+			client.config().OfferID = text("offerId")
 			client.config().AppKey, client.config().SandboxAppKey = Secret(v.Key), Secret(v.Key) // past New, which refuses some of these keys
 			order, err := client.NewOrder(OrderRequest{
 				SessionKey: Secret(v.Inputs.SessionKey), Env: Env(number("env")), ProductID: text("productId"), Quantity: number("buyQuantity"),
@@ -63,7 +82,7 @@ func TestOrdersOfTheVectors(t *testing.T) {
 func TestAnEmptyAttachIsWarnedOfOnce(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	client := newClient(t, func(cfg *Config) { cfg.MiniProgram, cfg.Logger = true, slog.New(slog.NewTextHandler(&log, nil)) })
+	client := newProgram(t, func(cfg *ProgramConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	for range 2 {
 		_, err := client.NewOrder(OrderRequest{SessionKey: "k", ProductID: "p", Quantity: 1, Price: midas.Fen})
 		require.NoError(t, err)
@@ -74,7 +93,7 @@ func TestAnEmptyAttachIsWarnedOfOnce(t *testing.T) {
 
 func TestFreshOrderNumbers(t *testing.T) {
 	t.Parallel()
-	client, seen := newClient(t, program), map[string]bool{}
+	client, seen := newProgram(t, nil), map[string]bool{}
 	for range 100 {
 		order, err := client.NewOrder(OrderRequest{SessionKey: "k", ProductID: "p", Quantity: 1, Price: midas.Fen})
 		require.NoError(t, err)
@@ -124,30 +143,30 @@ func TestNewOrderRefuses(t *testing.T) {
 		t.Run(test.sentence, func(t *testing.T) {
 			req := good
 			test.change(&req)
-			order, err := newClient(t, func(cfg *Config) { cfg.MiniProgram = test.program }).NewOrder(req)
+			order, err := newAccount(t, test.program).NewOrder(req)
 			if test.field == "" {
 				require.NoError(t, err)
 				require.True(t, json.Valid([]byte(order.SignData)))
 				return
 			}
 			require.Nil(t, order)
-			var param *midas.ParamError
+			var param *FieldError
 			require.ErrorAs(t, err, &param)
 			require.Equal(t, test.field, param.Field)
 		})
 	}
 	t.Run("and names all fields at once", func(t *testing.T) {
-		_, err := newClient(t, nil).NewOrder(OrderRequest{OutTradeNo: "_"})
+		_, err := newGame(t, nil).NewOrder(OrderRequest{OutTradeNo: "_"})
 		for _, field := range []string{"SessionKey", "Quantity", "ProductID", "Price", "OutTradeNo"} {
 			require.ErrorContains(t, err, field)
 		}
 	})
 	t.Run("an environment without a key", func(t *testing.T) {
-		_, err := newClient(t, func(cfg *Config) { cfg.SandboxAppKey = "" }).NewOrder(OrderRequest{Env: Sandbox})
+		_, err := newGame(t, func(cfg *GameConfig) { cfg.SandboxAppKey = "" }).NewOrder(OrderRequest{Env: Sandbox})
 		require.ErrorContains(t, err, "SandboxAppKey")
-		_, err = newClient(t, nil).NewOrder(OrderRequest{Env: 2})
+		_, err = newGame(t, nil).NewOrder(OrderRequest{Env: 2})
 		require.ErrorContains(t, err, "neither")
-		_, err = newClient(t, func(cfg *Config) { cfg.OfferID = "" }).NewOrder(good)
+		_, err = newGame(t, func(cfg *GameConfig) { cfg.OfferID = "" }).NewOrder(good)
 		require.ErrorContains(t, err, "OfferID")
 	})
 }
@@ -155,7 +174,7 @@ func TestNewOrderRefuses(t *testing.T) {
 func FuzzSignDataIsTheJSONOfItsFields(f *testing.F) {
 	f.Add("attach", "product")
 	f.Add("\"\\\n\r\t\x00\x1f<>&\u2028🎮", "p")
-	client := newClient(f, func(cfg *Config) { cfg.MaxAttach = 1 << 20 })
+	client := newGame(f, func(cfg *GameConfig) { cfg.MaxAttach = 1 << 20 })
 	f.Fuzz(func(t *testing.T, attach, product string) {
 		order, err := client.NewOrder(OrderRequest{SessionKey: "k", ProductID: product, Quantity: 1, Price: midas.Fen, Attach: attach})
 		if err != nil {
@@ -172,20 +191,20 @@ func FuzzSignDataIsTheJSONOfItsFields(f *testing.F) {
 func TestNothingPrintedHoldsASecret(t *testing.T) {
 	t.Parallel()
 	secret := regexp.MustCompile(`s3cr3t|[0-9a-f]{64}`)
-	cfg := Config{
+	cfg := GameConfig{
 		AppID: "wx1", OfferID: "1", AppKey: "s3cr3t-live", SandboxAppKey: "s3cr3t-sandbox", Secret: "s3cr3t-app",
 		PushKeys: []PushKey{{Token: "s3cr3t-token", EncodingAESKey: "s3cr3tghijklmnopqrstuvwxyz0123456789ABCDEFG"}},
 	}
-	client, err := New(cfg)
+	client, err := NewGame(cfg)
 	require.NoError(t, err)
 	req := OrderRequest{SessionKey: "s3cr3t-session", ProductID: "p", Quantity: 1, Price: midas.Fen}
 	order, err := client.NewOrder(req)
 	require.NoError(t, err)
 	encrypted, err := EncryptPush("s3cr3tghijklmnopqrstuvwxyz0123456789ABCDEFG", "wx1", []byte(`{}`))
 	require.NoError(t, err)
-	push, err := client.ParsePush(t.Context(), "encrypt_type=aes&msg_signature="+PushSignature("s3cr3t-token", "", "", encrypted), []byte(`{"Encrypt":"`+encrypted+`"}`))
+	push, err := client.ParsePush("encrypt_type=aes&msg_signature="+PushSignature("s3cr3t-token", "", "", encrypted), []byte(`{"Encrypt":"`+encrypted+`"}`))
 	require.NoError(t, err)
-	for _, value := range []any{push, *push, cfg, &cfg, client, *client, req, &req, order, *order, Session{SessionKey: "s3cr3t"}, Player{SessionKey: "s3cr3t"}} {
+	for _, value := range []any{push, *push, cfg, &cfg, client, *client, client.core, req, &req, order, *order, Session{SessionKey: "s3cr3t"}, CallPlayer{SessionKey: "s3cr3t"}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%q", "%x"} {
 			require.NotRegexp(t, secret, fmt.Sprintf(verb, value), "%T printed with %s", value, verb)
 		}
@@ -195,9 +214,6 @@ func TestNothingPrintedHoldsASecret(t *testing.T) {
 		_, err := json.Marshal(value)
 		require.ErrorContains(t, err, "not marshalled")
 	}
-	text, err := json.Marshal(client)
-	require.NoError(t, err)
-	require.NotRegexp(t, secret, string(text))
 	_, err = Secret("s3cr3t").GobEncode()
 	require.Error(t, err)
 	require.Equal(t, `""`, fmt.Sprint(Secret("")))

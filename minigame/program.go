@@ -11,53 +11,24 @@ import (
 	"github.com/midas-go/midas"
 )
 
-// programBody is the body of the /xpay calls. Env is a pointer for the one call without it.
-type programBody struct {
-	OpenID string `json:"openid,omitempty"`
-	Env    *Env   `json:"env,omitempty"`
-	UserIP string `json:"user_ip,omitempty"`
-
-	OrderID    string `json:"order_id,omitempty"`
-	WxOrderID  string `json:"wx_order_id,omitempty"`
-	PayOrderID string `json:"pay_order_id,omitempty"`
-	Amount     int64  `json:"amount,omitempty"`
-	PayItem    string `json:"payitem,omitempty"`
-	Remark     string `json:"remark,omitempty"`
-
-	RefundOrderID string `json:"refund_order_id,omitempty"`
-	LeftFee       int64  `json:"left_fee,omitempty"`
-	RefundFee     int64  `json:"refund_fee,omitempty"`
-	BizMeta       string `json:"biz_meta,omitempty"`
-	RefundReason  string `json:"refund_reason,omitempty"`
-	ReqFrom       string `json:"req_from,omitempty"`
-
-	BeginDS int `json:"begin_ds,omitempty"`
-	EndDS   int `json:"end_ds,omitempty"`
-}
-
-func (c *Client) program(ctx context.Context, api serverCall, env Env, sessionKey Secret, body programBody, out any) (repeated bool, err error) {
-	if api.path != callDownloadBill.path {
-		body.Env = &env
-	}
-	return c.post(ctx, api, env, sessionKey, func(int64) any { return body }, out)
-}
-
-// An OrderQuery names a mini program's order by OrderID, which is the OutTradeNo, or by
+// A ProgramOrderQuery names an order of a mini program by OrderID, which is the OutTradeNo, or by
 // WxOrderID.
-type OrderQuery struct {
+type ProgramOrderQuery struct {
 	OpenID             string
 	Env                Env
 	OrderID, WxOrderID string
 }
 
-func (q OrderQuery) check(call string) error {
+// call sends a call about an order.
+func (q ProgramOrderQuery) call(ctx context.Context, p *Program, api serverCall, more body, out any, wrong ...error) (repeated bool, err error) {
 	if (q.OrderID == "") == (q.WxOrderID == "") {
-		return fmt.Errorf("minigame: %s: %w", call, &midas.ParamError{Field: "OrderID", Reason: "set either OrderID or WxOrderID"})
+		wrong = append(wrong, &FieldError{Field: "OrderID", Reason: "set either OrderID or WxOrderID"})
 	}
-	return nil
+	more["order_id"], more["wx_order_id"], more["env"] = q.OrderID, q.WxOrderID, q.Env
+	return p.post(ctx, api, q.Env, "", more, out, wrong...)
 }
 
-// An OrderStatus is where a mini program's order stands.
+// An OrderStatus is where an order of a mini program stands.
 type OrderStatus int
 
 // The statuses of orders.
@@ -69,13 +40,13 @@ const (
 	OrderDelivered    OrderStatus = 4
 	OrderRefunded     OrderStatus = 5
 	OrderClosed       OrderStatus = 6
-	OrderRefundFailed OrderStatus = 7 // still paid: somebody should look at it
+	OrderRefundFailed OrderStatus = 7 // still paid: for a person to look at
 	OrderUserRefunded OrderStatus = 8
 	OrderAdReclaimed  OrderStatus = 9
 	OrderSplitBack    OrderStatus = 10
 )
 
-// A ProgramOrder is what WeChat knows of a mini program's order. Fees are in fen.
+// A ProgramOrder is what WeChat knows of an order of a mini program.
 type ProgramOrder struct {
 	OrderID   string
 	WxOrderID string
@@ -102,19 +73,14 @@ func (o *ProgramOrder) Refunded() bool {
 	case OrderRefunded, OrderUserRefunded, OrderAdReclaimed, OrderSplitBack:
 		return true
 	}
-	return o.RefundFee > 0 || o.PaidFee > 0 && o.LeftFee < o.PaidFee && o.Status != OrderRefundFailed
+	return o.Status != OrderRefundFailed && (o.RefundFee > 0 || o.PaidFee > 0 && o.LeftFee < o.PaidFee)
 }
 
-// QueryOrder asks about a mini program's order, or about a refund by its number
-// (minigame.md 6). It needs no session_key, so it serves a nightly reconciliation too. It is
-// repeated after a fault.
-func (c *Client) QueryOrder(ctx context.Context, q OrderQuery) (*ProgramOrder, error) {
-	if err := q.check(callQueryOrder.path); err != nil {
-		return nil, err
-	}
-	if err := required(callQueryOrder.path, "OpenID", q.OpenID); err != nil {
-		return nil, err
-	}
+// QueryOrder asks WeChat about an order, or about a refund by its number (/xpay/query_order,
+// minigame.md 4.4). It needs no session_key, so it serves a nightly reconciliation too. It is
+// repeated after a fault. An order that WeChat does not know is ErrNotFound; a wrong q is a
+// [FieldError], an answer that says no is an [Error], one that cannot be read a [ResponseError].
+func (p *Program) QueryOrder(ctx context.Context, q ProgramOrderQuery) (*ProgramOrder, error) {
 	var a struct {
 		Order *struct {
 			OrderID        string  `json:"order_id"`
@@ -135,16 +101,18 @@ func (c *Client) QueryOrder(ctx context.Context, q OrderQuery) (*ProgramOrder, e
 			BizMeta        string  `json:"biz_meta"`
 		} `json:"order"`
 	}
-	_, err := c.program(ctx, callQueryOrder, q.Env, "", programBody{OpenID: q.OpenID, OrderID: q.OrderID, WxOrderID: q.WxOrderID}, &a)
-	if err != nil {
+	if _, err := q.call(ctx, p, callProgramOrder, body{"openid": q.OpenID}, &a, given("OpenID", q.OpenID)); err != nil {
 		return nil, err
 	}
 	o := a.Order
 	if o == nil {
-		return nil, fmt.Errorf("minigame: %w", &ResponseError{callQueryOrder.path, http.StatusOK, "no order in it"})
+		return nil, fmt.Errorf("minigame: %w", &ResponseError{callProgramOrder.path, http.StatusOK, "no order in it"})
+	}
+	if differ(o.OrderID, q.OrderID) || differ(o.WxOrderID, q.WxOrderID) {
+		return nil, fmt.Errorf("minigame: %w", &ResponseError{callProgramOrder.path, http.StatusOK, "it is about another order"})
 	}
 	if o.EnvType != 0 && Env(o.EnvType-1) != q.Env { // env_type counts from 1
-		return nil, fmt.Errorf("minigame: %s: %w: the order is of the other environment", callQueryOrder.path, ErrEnvironment)
+		return nil, fmt.Errorf("minigame: %s: %w: the order is of the other environment", callProgramOrder.path, ErrEnvironment)
 	}
 	left := fen(o.PaidFee - o.RefundFee)
 	if o.LeftFee != nil {
@@ -158,26 +126,16 @@ func (c *Client) QueryOrder(ctx context.Context, q OrderQuery) (*ProgramOrder, e
 	}, nil
 }
 
-func unix(n number) (t time.Time) {
-	if n > 0 {
-		t = time.Unix(int64(n), 0)
-	}
-	return t
-}
-
-// NotifyProvideGoods tells WeChat that an order was delivered whose push could not be
-// answered. It is repeated after a fault.
-func (c *Client) NotifyProvideGoods(ctx context.Context, q OrderQuery) error {
-	if err := q.check(callNotifyProvideGoods.path); err != nil {
-		return err
-	}
-	_, err := c.program(ctx, callNotifyProvideGoods, q.Env, "", programBody{OrderID: q.OrderID, WxOrderID: q.WxOrderID}, nil)
+// NotifyDelivered tells WeChat that an order was delivered whose push could not be answered
+// (/xpay/notify_provide_goods). It is repeated after a fault.
+func (p *Program) NotifyDelivered(ctx context.Context, q ProgramOrderQuery) error {
+	_, err := q.call(ctx, p, callNotifyDelivered, body{}, nil)
 	return err
 }
 
 // A RefundRequest asks for a refund. LeftFee is what QueryOrder says is left.
 type RefundRequest struct {
-	OrderQuery
+	ProgramOrderQuery
 	RefundOrderID      string // this refund's own number: 8 to 32 of A-Z a-z 0-9 _ -
 	LeftFee, RefundFee midas.Amount
 	BizMeta            string // at most 1024 bytes, comes back in QueryOrder
@@ -194,37 +152,27 @@ type StartedRefund struct {
 	Repeated        bool   `json:"-"` // it had begun before
 }
 
-// RefundOrder begins a refund (minigame.md 6); whether it succeeded is told by QueryOrder or by
-// a Refund that is pushed. Orders paid through Apple cannot be refunded.
+// RefundOrder begins a refund (/xpay/refund_order, minigame.md 4.4); whether it succeeded is told
+// by QueryOrder or by a [RefundPush], whose MchRefundID is this RefundOrderID. An order that was
+// paid through Apple cannot be refunded by a call.
 //
-// [ErrNotReady]: repeat later with the same parameters. [ErrOutcomeUnknown] likewise.
-func (c *Client) RefundOrder(ctx context.Context, r RefundRequest) (*StartedRefund, error) {
-	call := callRefundOrder.path
-	var wrong error
-	refuse := func(field, reason string) {
-		wrong = fmt.Errorf("minigame: %s: %w", call, &midas.ParamError{Field: field, Reason: reason})
-	}
-	switch {
-	case r.RefundFee < midas.Fen || r.RefundFee > r.LeftFee:
-		refuse("RefundFee", "below one fen, or over LeftFee")
-	case len(r.BizMeta) > 1024:
-		refuse("BizMeta", "over 1024 bytes")
-	case r.Reason < 0 || r.Reason > 5:
-		refuse("Reason", "not 0 to 5")
-	case r.From < 1 || r.From > 3:
-		refuse("From", "not 1 to 3")
-	}
-	for _, err := range []error{r.check(call), required(call, "OpenID", r.OpenID), wrongBillNo(call, "RefundOrderID", r.RefundOrderID, 8, 32), wrong} {
-		if err != nil {
-			return nil, err
+// [ErrNotReady]: repeat later with the same parameters. [ErrOutcomeUnknown]: the same.
+func (p *Program) RefundOrder(ctx context.Context, r RefundRequest) (*StartedRefund, error) {
+	wrong := []error{given("OpenID", r.OpenID), numbered("RefundOrderID", r.RefundOrderID, 8, 32)}
+	refuse := func(is bool, field, reason string) {
+		if is {
+			wrong = append(wrong, &FieldError{Field: field, Reason: reason})
 		}
 	}
+	refuse(r.RefundFee < midas.Fen || r.RefundFee > r.LeftFee, "RefundFee", "below one fen, or over LeftFee")
+	refuse(len(r.BizMeta) > 1024, "BizMeta", "over 1024 bytes")
+	refuse(r.Reason < 0 || r.Reason > 5, "Reason", "not 0 to 5")
+	refuse(r.From < 1 || r.From > 3, "From", "not 1 to 3")
 	var started StartedRefund
-	repeated, err := c.program(ctx, callRefundOrder, r.Env, "", programBody{
-		OpenID: r.OpenID, OrderID: r.OrderID, WxOrderID: r.WxOrderID, RefundOrderID: r.RefundOrderID,
-		LeftFee: int64(r.LeftFee / midas.Fen), RefundFee: int64(r.RefundFee / midas.Fen), BizMeta: r.BizMeta,
-		RefundReason: strconv.Itoa(r.Reason), ReqFrom: strconv.Itoa(r.From),
-	}, &started)
+	repeated, err := r.call(ctx, p, callRefundOrder, body{
+		"openid": r.OpenID, "refund_order_id": r.RefundOrderID, "left_fee": int64(r.LeftFee / midas.Fen), "refund_fee": int64(r.RefundFee / midas.Fen),
+		"biz_meta": r.BizMeta, "refund_reason": strconv.Itoa(r.Reason), "req_from": strconv.Itoa(r.From),
+	}, &started, wrong...)
 	if err != nil {
 		return nil, err
 	}
@@ -232,115 +180,77 @@ func (c *Client) RefundOrder(ctx context.Context, r RefundRequest) (*StartedRefu
 	return &started, nil
 }
 
-// QueryUserBalance returns a player's tokens (代币). It is repeated after a fault.
-func (c *Client) QueryUserBalance(ctx context.Context, p Player, env Env) (*Balance, error) {
-	call := callQueryUserBalance
-	if err := required(call.path, "OpenID", p.OpenID, "SessionKey", string(p.SessionKey), "IP", p.IP); err != nil {
-		return nil, err
-	}
+// TokenBalance returns a player's tokens (代币; /xpay/query_user_balance). It is repeated after a
+// fault.
+func (p *Program) TokenBalance(ctx context.Context, player CallPlayer, env Env) (*Balance, error) {
 	var a struct {
 		Balance
 		FirstSave flag `json:"first_save_flag"` // a bool in the table, 0 or 1 in its text
 	}
-	if _, err := c.program(ctx, call, env, p.SessionKey, programBody{OpenID: p.OpenID, UserIP: p.IP}, &a); err != nil {
+	_, err := p.post(ctx, callTokenBalance, env, player.SessionKey, body{"openid": player.OpenID, "env": env, "user_ip": player.IP}, &a,
+		given("OpenID", player.OpenID), given("SessionKey", string(player.SessionKey)), given("IP", player.IP))
+	if err != nil {
 		return nil, err
 	}
 	a.Balance.FirstSave = bool(a.FirstSave)
 	return &a.Balance, nil
 }
 
-// A TokenPayment is a movement of a mini program's tokens. OrderID is its number: store it
-// before the call and repeat with the same after a fault.
-type TokenPayment struct {
-	Player  Player
+// A TokenMove spends, returns or gives tokens. OrderID is its number: store it before the call
+// and repeat with the same after a fault.
+type TokenMove struct {
+	Player  CallPlayer
 	Env     Env
 	OrderID string // 8 to 32 of A-Z a-z 0-9 _ -
-	Amount  int64
+	Amount  int64  // of tokens
 
-	PayOrderID string      // of CancelCurrencyPay: the payment that tokens are returned for
-	Items      []TokenItem // of CurrencyPay, optional
-	Remark     string      // of CurrencyPay, optional
+	PayOrderID string      // of ReturnTokens: the spending that tokens are returned for
+	Items      []TokenItem // of SpendTokens, optional
+	Remark     string      // of SpendTokens, optional
 }
 
-// A TokenItem is what tokens were spent on.
+// A TokenItem is what tokens were spent on. UnitPrice is in tokens.
 type TokenItem struct {
 	ProductID string `json:"productid"`
 	UnitPrice int64  `json:"unit_price"`
 	Quantity  int64  `json:"quantity"`
 }
 
-// A TokenResult is the outcome of a TokenPayment.
-type TokenResult struct {
-	OrderID           string `json:"order_id"`
-	Balance           int64  `json:"balance"`
-	PresentBalance    int64  `json:"present_balance"`
-	UsedPresentAmount int64  `json:"used_present_amount"`
-	Repeated          bool   `json:"-"` // WeChat had taken this number before: a success
-}
-
-func (c *Client) moveTokens(ctx context.Context, api serverCall, p TokenPayment, body programBody) (*TokenResult, error) {
-	checks := []error{required(api.path, "OpenID", p.Player.OpenID), wrongBillNo(api.path, "OrderID", p.OrderID, 8, 32), positive(api.path, "Amount", p.Amount)}
+func (p *Program) moveTokens(ctx context.Context, api serverCall, m TokenMove, more body, wrong ...error) (*MoveResult, error) {
+	more["openid"], more["env"], more["order_id"], more["amount"] = m.Player.OpenID, m.Env, m.OrderID, m.Amount
+	wrong = append(wrong, given("OpenID", m.Player.OpenID), numbered("OrderID", m.OrderID, 8, 32), positive("Amount", m.Amount))
 	if api.userSig {
-		checks = append(checks, required(api.path, "SessionKey", string(p.Player.SessionKey), "IP", p.Player.IP))
-		body.UserIP = p.Player.IP
+		more["user_ip"] = m.Player.IP
+		wrong = append(wrong, given("SessionKey", string(m.Player.SessionKey)), given("IP", m.Player.IP))
 	}
-	for _, err := range checks {
-		if err != nil {
-			return nil, err
-		}
-	}
-	body.OpenID, body.OrderID, body.Amount = p.Player.OpenID, p.OrderID, p.Amount
-	var result TokenResult
-	repeated, err := c.program(ctx, api, p.Env, p.Player.SessionKey, body, &result)
+	var result MoveResult
+	repeated, err := p.post(ctx, api, m.Env, m.Player.SessionKey, more, &result, wrong...)
 	if err != nil {
 		return nil, err
 	}
-	result.OrderID, result.Repeated = p.OrderID, repeated
+	result.Repeated = repeated
 	return &result, nil
 }
 
-// CurrencyPay takes Amount tokens from the player (minigame.md 6). Errors as those of Pay.
-func (c *Client) CurrencyPay(ctx context.Context, p TokenPayment) (*TokenResult, error) {
-	body := programBody{Remark: p.Remark}
-	if len(p.Items) > 0 {
-		items, err := json.Marshal(p.Items)
-		if err != nil {
-			return nil, fmt.Errorf("minigame: %w", err)
-		}
-		body.PayItem = string(items)
+// SpendTokens takes Amount tokens from the player (/xpay/currency_pay). Its errors are those of
+// [Game.SpendCoins].
+func (p *Program) SpendTokens(ctx context.Context, m TokenMove) (*MoveResult, error) {
+	more := body{"remark": m.Remark}
+	if len(m.Items) > 0 {
+		items, _ := json.Marshal(m.Items) // of strings and numbers
+		more["payitem"] = string(items)
 	}
-	return c.moveTokens(ctx, callCurrencyPay, p, body)
+	return p.moveTokens(ctx, callSpendTokens, m, more)
 }
 
-// CancelCurrencyPay returns Amount tokens of the payment PayOrderID. OrderID is this return's
-// own number. Errors as those of Pay.
-func (c *Client) CancelCurrencyPay(ctx context.Context, p TokenPayment) (*TokenResult, error) {
-	if err := wrongBillNo(callCancelCurrencyPay.path, "PayOrderID", p.PayOrderID, 1, 63); err != nil {
-		return nil, err
-	}
-	return c.moveTokens(ctx, callCancelCurrencyPay, p, programBody{PayOrderID: p.PayOrderID})
+// ReturnTokens gives back Amount tokens of the spending PayOrderID (/xpay/cancel_currency_pay).
+// OrderID is this return's own number. Its errors are those of [Game.SpendCoins].
+func (p *Program) ReturnTokens(ctx context.Context, m TokenMove) (*MoveResult, error) {
+	return p.moveTokens(ctx, callReturnTokens, m, body{"pay_order_id": m.PayOrderID}, numbered("PayOrderID", m.PayOrderID, 1, 63))
 }
 
-// PresentCurrency gives Amount tokens to the player for free. It cannot be queried: repeat
-// with the same OrderID until it succeeds. SessionKey and IP are not needed.
-func (c *Client) PresentCurrency(ctx context.Context, p TokenPayment) (*TokenResult, error) {
-	p.Player.SessionKey = ""
-	return c.moveTokens(ctx, callPresentCurrency, p, programBody{})
-}
-
-// DownloadBill returns the URL of the bill of the days from begin to end, which is good for
-// 30 minutes. [ErrNotReady]: it is being made, ask again later. What the file holds is not
-// documented.
-func (c *Client) DownloadBill(ctx context.Context, env Env, begin, end time.Time) (string, error) {
-	day := func(t time.Time) int { return t.Year()*10000 + int(t.Month())*100 + t.Day() }
-	var a struct {
-		URL string `json:"url"`
-	}
-	if _, err := c.program(ctx, callDownloadBill, env, "", programBody{BeginDS: day(begin), EndDS: day(end)}, &a); err != nil {
-		return "", err
-	}
-	if a.URL == "" {
-		return "", fmt.Errorf("minigame: %s: %w", callDownloadBill.path, ErrNotReady)
-	}
-	return a.URL, nil
+// GiveTokens gives Amount tokens to the player for free (/xpay/present_currency). It cannot be
+// queried: repeat with the same OrderID until it succeeds. SessionKey and IP are not needed.
+func (p *Program) GiveTokens(ctx context.Context, m TokenMove) (*MoveResult, error) {
+	return p.moveTokens(ctx, callGiveTokens, m, body{})
 }

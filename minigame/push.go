@@ -2,7 +2,6 @@ package minigame
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/midas-go/midas"
 )
 
 // Limits of a push.
@@ -21,102 +18,117 @@ const (
 	maxQueryBytes = 4 << 10
 )
 
-// A Push is one message that WeChat posted (minigame.md 4), its signatures verified. At
-// most one of Delivery, Coins, Refund, Complaint and RefundInquiry is set; none is for a
-// mock push or a message this package does not know.
+// A Push is one message that WeChat posted (minigame.md 2.3), its signatures verified.
 type Push struct {
 	MsgType, Event string
 	Time           time.Time // CreateTime, zero where not told; old ones are not refused
+
+	// Content is a *[Delivery], *[CoinPayment] or *[RefundPush]; of mini games also a *[Gift]; of
+	// mini programs also a *[SubscriptionCharge], *[Complaint], *[MerchantNotice] or
+	// *[RefundInquiry]. It is nil for a mock push and for what this package does not read.
+	Content any
 
 	// Mock says that the console's button 模拟推送 made it: random values, to be
 	// acknowledged and nothing else.
 	Mock bool
 
 	// Authentic says that a signature covers the body: the push came encrypted, or its
-	// PayEventSig matches. What is not authentic may have been written by anybody who has
-	// seen one URL of a push. Deliveries, Coins and Refunds are always authentic or
-	// confirmed by a query, but with Config.TrustPlaintext; a complaint or an inquiry that is
-	// not authentic is in Body only, but with Config.TrustPlaintext.
+	// PayEventSig matches. A mini game's push in plaintext mode that is not authentic may have
+	// been written by anyone who has seen the URL of one; its Content is nil.
 	Authentic bool
 
-	Delivery      *Delivery
-	Coins         *CoinPayment
-	Refund        *Refund
-	Complaint     *Complaint
-	RefundInquiry *RefundInquiry
+	Raw Raw
 
-	// Body is the whole message after decryption, in JSON or XML.
-	Body []byte
-
-	named                   names          // of a push that cannot be used
-	believed                bool           // by Config.TrustPlaintext, or query_order has confirmed it
-	paid                    bool           // of an event that is not known: it looks like a delivery
-	note                    error          // of an acknowledged push, what is odd about it
-	flat                    bool           // without the object MiniGame
+	verified, known         bool  // known: a row of events
+	stake                   stake // of that row, or as it looks
+	named                   names
+	odd                     error // what is odd about an acknowledged push
+	alarm                   bool  // a person must hear of it
+	came                    time.Time
+	flat                    bool           // a mini program's, or without the object MiniGame
 	xml, encrypted          bool           // how it came, so how it is answered
 	key                     func() PushKey // a func: printers show fields, not closures
+	keyIndex, pushKeyIndex  int            // of the keys that it verified under
 	appID, timestamp, nonce string
+}
+
+// Raw is a message as it was received, in JSON or XML, after decryption.
+type Raw []byte
+
+// String returns the message as text.
+func (r Raw) String() string { return string(r) }
+
+// names are what a push says about which payment it is: one that cannot be used must be found.
+type names struct {
+	env                Env
+	openID, outTradeNo string
+}
+
+// Format prints which push it is.
+func (p Push) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "minigame.Push{MsgType:%q Event:%q Mock:%t Authentic:%t}", p.MsgType, p.Event, p.Mock, p.Authentic)
 }
 
 // ParsePush returns the verified push in a POST request: the raw query of its URL, and its
 // body. PushHandler does this and answers; ParsePush is for other HTTP stacks, which
-// answer with [Push.Reply].
+// answer with [Push.Reply]. Raw may share the memory of body.
 //
 // Every error means that nothing may be granted. [ErrSignature] says that the push is not
 // verified (answer 403), [ErrEnvironment] that it is a payment in an environment this
-// server does not serve, a [*ConfigError] that it is one of the product that
-// Config.MiniProgram does not name. A [*midas.ParamError] names what is missing or wrong in a
-// verified push. Answer these with [Push.Reply] of the zero Push. No error repeats text
-// from the push. ctx is for query_order, which confirms what came in plaintext mode for a
-// mini program; see Config.TrustPlaintext.
-func (c *Client) ParsePush(ctx context.Context, rawQuery string, body []byte) (*Push, error) {
-	p, err := c.parsePush(rawQuery, body)
-	if err == nil {
-		err = c.confirm(ctx, p)
-	}
+// server does not serve. A [*ParamError] names what is missing or wrong in a verified push, such
+// as an Event of the other product. Answer all of them with new(Push).Reply(err). No error
+// repeats text from the push.
+func (c *core) ParsePush(rawQuery string, body []byte) (*Push, error) {
+	p, err := c.parse(rawQuery, body)
 	if err != nil {
 		return nil, fmt.Errorf("minigame: push: %w", err)
 	}
 	return p, nil
 }
 
-// parsePush is ParsePush without the confirmation.
-func (c *Client) parsePush(rawQuery string, body []byte) (*Push, error) {
+// parse is ParsePush. With an error it returns what could be read.
+func (c *core) parse(rawQuery string, body []byte) (*Push, error) {
+	p := &Push{appID: c.config().AppID, came: c.config().Now()}
 	query, err := pushQuery(rawQuery)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	if len(body) > maxPushBytes {
-		return nil, unverified("the body is over 128 KiB")
+		return p, unverified("the body is over 128 KiB")
 	}
-	p := &Push{timestamp: query.Get("timestamp"), nonce: query.Get("nonce"), appID: c.config().AppID, believed: c.config().TrustPlaintext}
-	var outer envelope
+	p.timestamp, p.nonce = query.Get("timestamp"), query.Get("nonce")
 	if query.Get("encrypt_type") == "aes" {
 		// The parameter signature is there too, but does not cover the body; and of the
 		// body in compatible mode only what was encrypted counts.
 		var sealed struct{ Encrypt string }
 		if _, err := decode(body, &sealed); err != nil {
-			return nil, unverified("the body is neither JSON nor XML")
+			return p, unverified("the body is neither JSON nor XML")
 		}
 		if body, err = c.decryptPush(p, query, sealed.Encrypt); err != nil {
-			return nil, err
+			return p, err
 		}
 		p.encrypted, p.Authentic = true, true
-	} else if !c.verifyPlain(query) {
-		return nil, unverified("signature: check the Token; a key with an EncodingAESKey takes encrypted pushes only")
+	} else if !c.signedURL(query, true) {
+		return p, unverified("signature: check the Token; a key with an EncodingAESKey takes encrypted pushes only")
 	}
-	if p.xml, err = decode(body, &outer); err != nil {
-		return nil, &midas.ParamError{Param: "body", Reason: "neither JSON nor XML of a push"}
+	p.verified = true
+	var outer envelope
+	p.xml, err = decode(body, &outer)
+	p.Raw, p.MsgType, p.Event, p.Time, p.flat = body, outer.MsgType, outer.Event, unix(outer.CreateTime), outer.MiniGame == nil || c.program
+	row, known := events[p.Event]
+	if p.known, p.stake = known, row.stake; known && row.program != c.program {
+		return p, &ParamError{"Event", "is one of the other product: a mini game's pushes go to a Game, a mini program's to a Program"}
 	}
-	p.Body, p.MsgType, p.Event, p.flat = body, outer.MsgType, outer.Event, outer.MiniGame == nil
-	p.Time = unix(outer.CreateTime)
-	if err := c.otherProduct(p.Event); err != nil {
-		return p, err
+	switch {
+	case err != nil:
+		return p, wrongType(err)
+	case !known && c.looksPaid(p.Raw, outer.MiniGame):
+		p.stake = gift
 	}
-	if c.config().MiniProgram {
-		return p, c.readFlat(p)
+	if c.program {
+		return p, c.readProgram(p)
 	}
-	return p, c.readMiniGame(p, outer.MiniGame)
+	return p, c.readGame(p, outer.MiniGame)
 }
 
 // pushQuery reads the query of a push or a verification. A parameter that comes twice is
@@ -137,31 +149,25 @@ func pushQuery(rawQuery string) (url.Values, error) {
 	return query, nil
 }
 
-// verifyPlain reports whether the parameter signature holds under a key without
-// encryption. Where encryption is expected, dropping encrypt_type from a URL that was seen
-// must not let a forged body in.
-func (c *Client) verifyPlain(query url.Values) bool {
+// signedURL reports whether the parameter signature holds under one of the keys. For a push only
+// those without encryption count: where encryption is expected, dropping encrypt_type from a URL
+// that was seen must not let a forged body in.
+func (c *core) signedURL(query url.Values, push bool) bool {
 	ok := false
 	for _, key := range c.config().PushKeys {
 		want := PushSignature(string(key.Token), query.Get("timestamp"), query.Get("nonce"))
-		ok = equal(query.Get("signature"), want) && key.EncodingAESKey == "" || ok
+		ok = equal(query.Get("signature"), want) && !(push && key.EncodingAESKey != "") || ok
 	}
 	return ok
 }
 
-// verifyURL reports whether a GET verification is WeChat's.
-func (c *Client) verifyURL(query url.Values) bool {
-	ok := false
-	for _, key := range c.config().PushKeys {
-		want := PushSignature(string(key.Token), query.Get("timestamp"), query.Get("nonce"))
-		ok = equal(query.Get("signature"), want) || ok
-	}
-	return ok
-}
-
-func (c *Client) decryptPush(p *Push, query url.Values, encrypted string) ([]byte, error) {
+func (c *core) decryptPush(p *Push, query url.Values, encrypted string) ([]byte, error) {
+	encrypted = strings.TrimSpace(encrypted) // the signature does not cover what XML has around it
 	refused := unverified("msg_signature: check Token and EncodingAESKey")
-	for _, key := range c.config().PushKeys {
+	if strings.Contains(encrypted, " ") {
+		refused = unverified("Encrypt has blanks inside: they were a + each, until something read the body as a form")
+	}
+	for i, key := range c.config().PushKeys {
 		want := PushSignature(string(key.Token), p.timestamp, p.nonce, encrypted)
 		if key.EncodingAESKey == "" || !equal(query.Get("msg_signature"), want) {
 			continue
@@ -171,49 +177,16 @@ func (c *Client) decryptPush(p *Push, query url.Values, encrypted string) ([]byt
 			refused = unverified(err.Error()) // but another key may have the same Token
 			continue
 		}
-		p.key = func() PushKey { return key }
+		p.key, p.pushKeyIndex = func() PushKey { return key }, i
 		return message, nil
 	}
 	return nil, refused
 }
 
-// confirm asks query_order about what came for a mini program without a signature over
-// its body.
-func (c *Client) confirm(ctx context.Context, p *Push) error {
-	cfg := c.config()
-	if !cfg.MiniProgram || p.Authentic || cfg.TrustPlaintext {
-		return nil
-	}
-	var openID, outTradeNo string
-	env, paid := Live, true
-	if cfg.AppKey == "" {
-		env = Sandbox
-	}
-	switch {
-	case p.Delivery != nil:
-		openID, outTradeNo, env = p.Delivery.OpenID, p.Delivery.OutTradeNo, p.Delivery.Env
-	case p.Coins != nil:
-		openID, outTradeNo, env = p.Coins.OpenID, p.Coins.OutTradeNo, p.Coins.Env
-	case p.Refund != nil:
-		openID, outTradeNo, paid = p.Refund.OpenID, p.Refund.OutTradeNo, false
-	default:
-		return nil
-	}
-	order, err := c.QueryOrder(ctx, OrderQuery{OpenID: openID, Env: env, OrderID: outTradeNo})
-	switch {
-	case err != nil:
-		return fmt.Errorf("a push in plaintext mode cannot be confirmed: %w", err)
-	case order.OrderID != outTradeNo, paid && !order.Paid(), !paid && !order.Refunded():
-		return fmt.Errorf("%w: query_order does not confirm what came in plaintext mode", ErrSignature)
-	}
-	p.believed = true
-	return nil
-}
-
 // An envelope is what every push has, read from JSON or XML.
 type envelope struct {
 	MsgType, Event string
-	CreateTime     number
+	CreateTime     loose
 	MiniGame       *miniGame
 }
 
@@ -259,7 +232,7 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	return n.UnmarshalText(b)
 }
 
-// A loose is a number that decides about nothing: what is not an integer is left out.
+// loose is an integer no decision depends on; anything else reads as 0.
 type loose int64
 
 func (l *loose) UnmarshalText(text []byte) error {
@@ -278,13 +251,12 @@ func (l *loose) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// A text is a string that decides about nothing: what has another type is left out.
+// text is an optional string; a value of another type reads as "".
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
-	var s string
-	if json.Unmarshal(b, &s) == nil {
-		*t = text(s)
+	if b[0] == '"' {
+		_ = json.Unmarshal(b, (*string)(t))
 	}
 	return nil
 }
@@ -300,5 +272,5 @@ func (f *flag) UnmarshalText(text []byte) error {
 
 func (f *flag) UnmarshalJSON(b []byte) error { return f.UnmarshalText(bytes.Trim(b, `"`)) }
 
-// unverified returns the error of a push that anybody can have sent.
+// unverified returns the error of a push that anyone can have sent.
 func unverified(reason string) error { return fmt.Errorf("%w: %s", ErrSignature, reason) }

@@ -1,18 +1,17 @@
 package minigame
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/midas-go/midas/internal/answer"
 )
 
-// maxShown is how much is kept of what anybody can send, in bytes.
-const maxShown = 100
-
-// maxName is how much is kept of a name in a push: more than the longest that is used, in bytes.
+// maxName is the cap on identifiers from a push, in bytes: above the longest in use.
 const maxName = 4 * 128
 
 // An Outcome says what became of a push.
@@ -20,17 +19,17 @@ type Outcome string
 
 // The outcomes of pushes.
 const (
-	Done         Outcome = "done"         // the game's function returned nil in time
+	Handled      Outcome = "handled"      // the game's function returned nil in time
 	Failed       Outcome = "failed"       // it returned an error
 	Panicked     Outcome = "panicked"     // it panicked or ended its goroutine
-	TimedOut     Outcome = "timed_out"    // it had not returned when the answer had to leave
-	Shed         Outcome = "shed"         // Config.MaxDeliveries were running
+	TimedOut     Outcome = "timed_out"    // it used up DeliverTimeout, whether it then returned an error or not at all
+	Shed         Outcome = "shed"         // MaxDeliveries were running
 	HungUp       Outcome = "hung_up"      // WeChat hung up first, or the answer left after its 3 s
 	Mock         Outcome = "mock"         // a mock push or a shop test: acknowledged, nothing granted
 	Ignored      Outcome = "ignored"      // acknowledged, there is no function for it
 	WrongEnv     Outcome = "wrong_env"    // a payment in an environment that is not served
 	Malformed    Outcome = "malformed"    // a verified push with a field that is missing or does not fit, or of the other product
-	Unverified   Outcome = "unverified"   // a signature does not match: anybody can send these
+	Unverified   Outcome = "unverified"   // a signature does not match: anyone can send these
 	Verification Outcome = "verification" // the console's GET
 )
 
@@ -40,9 +39,12 @@ const (
 type PushEvent struct {
 	Outcome  Outcome
 	Late     bool          // the function returned after a failure had been answered
-	OK       bool          // whether it was acknowledged; of a Late event, whether it would have been
+	Repeat   bool          // the function says that it had done this before: see MarkRepeat
+	OK       bool          // whether it was acknowledged; of a Late or HungUp event, whether it would have been
+	Key      int           // the key of its PayEventSig: 0 is AppKey, or none, n is OtherAppKeys[n-1]
+	PushKey  int           // the index in PushKeys of the key that opened it; 0 also in plaintext mode
 	Duration time.Duration // since the request arrived
-	Err      error         // why it was not acknowledged, or what is odd about a mock push
+	Err      error         // why it was not acknowledged, or what is odd about one that was
 
 	Event              string // WeChat's name for it; empty for an unverified push
 	Env                Env
@@ -53,44 +55,43 @@ type PushEvent struct {
 	Path, Remote string
 
 	// Missed is how many events before this one were dropped because OnPush took too
-	// long: more than a thousand were waiting.
+	// long: a thousand were waiting, or an identical one was. One with an OutTradeNo that was
+	// not acknowledged, or is Late, is dropped only for an identical one, unless the push was
+	// unverified.
 	Missed int
 
+	reply    Reply
 	stack    string // of a panic
-	anybodys bool   // anybody can have sent it
+	stranger bool   // anyone can have sent it
+	alarm    bool   // a person must hear of it
 }
 
 // LogValue shows the event as a group, the openid shortened.
 func (e PushEvent) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Bool("ok", e.OK), slog.Duration("duration", e.Duration)}
-	text := func(name, value string) {
-		if value != "" {
-			attrs = append(attrs, slog.String(name, value))
-		}
-	}
-	text("event", clip(e.Event, 100))
 	if e.OutTradeNo != "" {
 		attrs = append(attrs, slog.Int("env", int(e.Env)))
 	}
-	text("out_trade_no", clip(e.OutTradeNo, 200))
-	text("openid", clip(e.OpenID, 4))
-	if e.Late {
-		attrs = append(attrs, slog.Bool("late", true))
-	}
-	if e.Err != nil {
-		text("error", e.Err.Error())
-	}
-	text("path", e.Path)
-	text("remote", e.Remote)
-	text("stack", e.stack)
-	if e.Missed > 0 {
-		attrs = append(attrs, slog.Int("missed", e.Missed))
-	}
-	return slog.GroupValue(attrs...)
+	return slog.GroupValue(append(attrs, answer.Attrs(
+		slog.String("event", answer.Clip(e.Event, 100)),
+		slog.String("out_trade_no", answer.Clip(e.OutTradeNo, 200)),
+		slog.String("openid", answer.ShortID(e.OpenID)),
+		slog.Int("other_key", e.Key),
+		slog.Int("push_key", e.PushKey),
+		slog.Bool("late", e.Late),
+		slog.Bool("repeat", e.Repeat),
+		slog.String("error", answer.Text(e.Err)),
+		slog.String("path", e.Path),
+		slog.String("remote", e.Remote),
+		slog.String("stack", e.stack),
+		slog.Int("missed", e.Missed),
+	)...)...)
 }
 
 func (e PushEvent) level() slog.Level {
 	switch {
+	case e.alarm:
+		return slog.LevelError
 	case e.Outcome == Unverified, e.Outcome == HungUp, e.Outcome == WrongEnv, e.Late && e.OK:
 		return slog.LevelWarn
 	case !e.OK:
@@ -103,68 +104,37 @@ func (e PushEvent) level() slog.Level {
 
 // about returns the event of a push that was parsed.
 func about(p *Push, outcome Outcome, err error) PushEvent {
-	e := PushEvent{Outcome: outcome, Err: err, Event: p.Event, Env: p.named.env, OpenID: p.named.openID, OutTradeNo: p.named.outTradeNo, anybodys: !p.Authentic && !p.believed}
-	switch {
-	case p.Delivery != nil:
-		e.Env, e.OpenID, e.OutTradeNo = p.Delivery.Env, p.Delivery.OpenID, p.Delivery.OutTradeNo
-	case p.Coins != nil:
-		e.Env, e.OpenID, e.OutTradeNo = p.Coins.Env, p.Coins.OpenID, p.Coins.OutTradeNo
-	case p.Refund != nil:
-		e.Env, e.OpenID, e.OutTradeNo = p.Refund.Env, p.Refund.OpenID, p.Refund.OutTradeNo
-	case p.Complaint != nil:
-		e.OpenID, e.OutTradeNo = p.Complaint.OpenID, p.Complaint.OutTradeNo
+	clip := func(name string) string { return answer.Clip(name, maxName) }
+	return PushEvent{
+		Outcome: outcome, Err: cmp.Or(err, p.odd), Event: clip(p.Event), Env: p.named.env, OpenID: clip(p.named.openID), OutTradeNo: clip(p.named.outTradeNo),
+		Key: max(p.keyIndex, 0), PushKey: p.pushKeyIndex, stranger: !p.Authentic, alarm: p.alarm,
 	}
-	e.Event, e.OpenID, e.OutTradeNo = clip(e.Event, maxName), clip(e.OpenID, maxName), clip(e.OutTradeNo, maxName)
-	return e
 }
 
 // refused returns the event of a request that is not verified.
 func refused(r *http.Request, err error) PushEvent {
-	// Cloned, since events may wait and would keep the whole request line.
-	path, _, _ := strings.Cut(r.URL.Path, "?") // which a proxy may have escaped: a query would follow
-	path, remote := strings.Clone(clip(path, maxShown)), strings.Clone(clip(r.RemoteAddr, maxShown))
-	return PushEvent{Outcome: Unverified, Err: err, Path: path, Remote: remote}
+	path, remote := answer.Stranger(r)
+	return PushEvent{Outcome: Unverified, Err: err, Path: path, Remote: remote, stranger: true}
 }
 
 // report hands an event to the log and the hook.
-func (c *Client) report(ctx context.Context, e PushEvent, start time.Time) {
-	if c.log == nil && c.hook == nil {
+func (c *core) report(ctx context.Context, e PushEvent, start time.Time) {
+	if c.events.Silent() {
 		return
 	}
-	e.Duration = time.Since(start)
-	key := "" // of what must not be dropped: a payment that WeChat does not know to be delivered
-	if e.OutTradeNo != "" && !e.anybodys && (!e.OK || e.Late) {
-		key = strconv.Itoa(int(e.Env)) + "/" + e.OutTradeNo + "/" + e.Event + string(e.Outcome) + strconv.FormatBool(e.Late)
+	e.Duration, e.reply = time.Since(start), Reply{}
+	told := answer.Event{Level: e.level(), Message: "minigame: push"}
+	if e.stranger {
+		told.Stranger = string(e.Outcome)
+	} else if e.alarm || e.OutTradeNo != "" && (!e.OK || e.Late || e.Outcome == HungUp) { // WeChat does not know that it was delivered
+		told.Key = strconv.Itoa(int(e.Env)) + "/" + e.OutTradeNo + "/" + e.Event + string(e.Outcome) + strconv.FormatBool(e.Late)
 	}
-	if c.hook != nil {
-		c.hook.Add(key, func(missed int) {
-			e := e
-			e.Missed = missed
-			c.config().OnPush(e)
-		})
+	after := func(missed int) PushEvent {
+		e := e // the log and the hook have a goroutine each
+		e.Missed = missed
+		return e
 	}
-	if c.log == nil {
-		return
-	}
-	var suppressed int
-	if e.Outcome == Unverified || e.Outcome == WrongEnv && e.OutTradeNo == "" {
-		var ok bool
-		if suppressed, ok = c.forged.Allow(start); !ok {
-			return
-		}
-	}
-	ctx = context.WithoutCancel(ctx) // for what a log handler takes from it, such as a trace
-	c.log.Add(key, func(missed int) {
-		e := e
-		e.Missed = missed + suppressed
-		c.config().Logger.LogAttrs(ctx, e.level(), "minigame: push", e.LogValue().Group()...)
-	})
-}
-
-// clip shortens text for a log line.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return s[:n] + "…"
+	told.Attrs = func(missed int) []slog.Attr { return after(missed).LogValue().Group() }
+	told.Hook = func(missed int) { c.config().OnPush(after(missed)) }
+	c.events.Tell(ctx, told, start)
 }

@@ -3,10 +3,11 @@ package minigame
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"strconv"
 )
 
-// A Reply is the answer to a push (minigame.md 4.3 and 4.6). [Push.Reply] and
+// A Reply is the answer to a push (minigame.md 2.3, 3.3 and 4.3). [Push.Reply] and
 // [Push.ReplyAdvice] make one.
 type Reply struct {
 	ok          bool
@@ -38,63 +39,52 @@ func (p *Push) Reply(err error) Reply {
 	switch {
 	case err != nil && p.xml:
 		return Reply{false, typeXML, failedXML}
-	case err != nil || p.appID == "":
+	case err != nil || !p.verified:
 		return Reply{false, typeJSON, failedJSON}
-	case p.flat && (p.xml || p.encrypted || p.Delivery == nil && p.Coins == nil && p.Refund == nil && p.Complaint == nil):
-		// The bare word is right for every message, and needs no encryption.
+	case p.flat: // the bare word is right for every message, and needs no encryption
 		return Reply{true, typeText, "success"}
-	case p.flat:
-		return Reply{true, typeJSON, `{"ErrCode":0,"ErrMsg":"success"}`}
 	case p.xml:
 		return Reply{true, typeXML, `<xml><ErrCode>0</ErrCode><ErrMsg>Success</ErrMsg></xml>`}
 	}
 	return Reply{true, typeJSON, `{"ErrCode":0,"ErrMsg":"Success"}`}
 }
 
-// ReplyAdvice returns the answer to a RefundInquiry, encrypted if p came encrypted.
+// ReplyAdvice returns the answer to a RefundInquiry, encrypted as it came.
 func (p *Push) ReplyAdvice(a Advice) Reply {
+	if p.key == nil { // it is none
+		return p.Reply(errors.New("no question"))
+	}
 	code := 0
 	if a.Against {
 		code = 1
 	}
-	answer := struct {
+	plain := p.marshal(struct {
 		XMLName  xml.Name `json:"-" xml:"xml"`
 		Code     int      `json:"result_code" xml:"result_code"`
 		Info     string   `json:"result_info" xml:"result_info"`
 		Evidence string   `json:"evidence" xml:"evidence"`
-	}{Code: code, Info: a.Info, Evidence: a.Evidence}
-	if !p.encrypted {
-		return p.marshal(answer)
-	}
-	plain := p.marshal(answer)
+	}{Code: code, Info: a.Info, Evidence: a.Evidence})
 	key := p.key()
 	encrypted, err := EncryptPush(string(key.EncodingAESKey), p.appID, plain.Bytes())
 	if err != nil {
 		return p.Reply(err)
 	}
 	stamp, _ := strconv.ParseInt(p.timestamp, 10, 64)
-	stampText := strconv.FormatInt(stamp, 10)
 	return p.marshal(struct {
 		XMLName      xml.Name `json:"-" xml:"xml"`
 		Encrypt      string
 		MsgSignature string
 		TimeStamp    int64
 		Nonce        string
-	}{Encrypt: encrypted, MsgSignature: PushSignature(string(key.Token), stampText, p.nonce, encrypted), TimeStamp: stamp, Nonce: p.nonce})
+	}{Encrypt: encrypted, MsgSignature: PushSignature(string(key.Token), strconv.FormatInt(stamp, 10), p.nonce, encrypted), TimeStamp: stamp, Nonce: p.nonce})
 }
 
-// marshal writes an answer in the format of the push.
+// marshal writes an answer, which is of strings and numbers, in the format of the push.
 func (p *Push) marshal(answer any) Reply {
 	if p.xml {
-		body, err := xml.Marshal(answer)
-		if err != nil {
-			return p.Reply(err)
-		}
+		body, _ := xml.Marshal(answer)
 		return Reply{true, typeXML, string(body)}
 	}
-	body, err := json.Marshal(answer)
-	if err != nil {
-		return p.Reply(err)
-	}
+	body, _ := json.Marshal(answer)
 	return Reply{true, typeJSON, string(body)}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -18,7 +19,7 @@ const (
 )
 
 // PaySig returns the paySig of an order or the pay_sig of a server call
-// (minigame.md 1.2 and 3): HMAC-SHA256 under the AppKey, in lower-case hex.
+// (minigame.md 2.2, 3.1 and 4.1): HMAC-SHA256 under the AppKey, in lower-case hex.
 //
 // what is the client's method ("requestMidasPaymentGameItem", "requestVirtualPayment")
 // or the path of the server call with its leading "/" and without host and query
@@ -37,7 +38,7 @@ func Signature(signed, sessionKey string) string {
 	return hexSum(hmac.New(sha256.New, []byte(sessionKey)), []byte(signed))
 }
 
-// PayEventSig returns the PayEventSig of a mini game's push (minigame.md 3). event is
+// PayEventSig returns the PayEventSig of a mini game's push (minigame.md 2.2). event is
 // the push's Event as received, payload its Payload after the JSON or XML around it was
 // decoded, and nothing else done to it. appKey is the key of the Env that the payload
 // names.
@@ -77,7 +78,7 @@ func appKeyMAC(appKey, what, signed string) string {
 	mac.Reset()
 	mac.message = append(append(append(mac.message[:0], what...), '&'), signed...)
 	signature := hexSum(mac, mac.message)
-	if len(mac.message) <= 16<<10 { // a rare large one is not kept
+	if len(mac.message) <= 16<<10 { // do not pool the occasional large buffer
 		macs.Put(mac)
 	}
 	return signature
@@ -94,3 +95,8 @@ func hexSum(mac hash.Hash, message []byte) string {
 func equal(received, want string) bool {
 	return subtle.ConstantTimeCompare([]byte(received), []byte(want)) == 1
 }
+
+const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// only reports whether s holds nothing but these characters.
+func only(s, characters string) bool { return strings.Trim(s, characters) == "" }

@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/cmd/midas/internal/explain"
+	"github.com/midas-go/midas/cmd/midas/internal/lang"
 	"github.com/midas-go/midas/midastest"
 )
 
@@ -36,11 +38,9 @@ func (s *sandbox) handler(listen netip.Addr, hosts []string) http.Handler {
 	mux.HandleFunc("GET /pages/{file}", servePageFile)
 	mux.HandleFunc("GET /api/exchanges", fromNoOtherSite(s.serveExchanges))
 	mux.HandleFunc("POST /api/next", s.serveNext)
-	mux.HandleFunc("POST /api/orders/{token}/pay", s.action(s.pay))
-	mux.HandleFunc("POST /api/orders/{token}/repeat", s.action(s.repeat))
-	mux.HandleFunc("POST /api/orders/{token}/forge", s.action(s.forge))
-	mux.HandleFunc("POST /api/orders/{token}/expire", s.action(s.expire))
-	mux.HandleFunc("POST /api/orders/{token}/cancel", s.action(s.cancel))
+	for name, do := range map[string]action{"pay": s.pay, "repeat": s.repeat, "forge": s.forge, "expire": s.expire, "cancel": s.cancel} {
+		mux.HandleFunc("POST /api/orders/{token}/"+name, s.serveAction(do))
+	}
 	sameOrigin := http.NewCrossOriginProtection()
 	sameOrigin.SetDenyHandler(http.HandlerFunc(refusePage))
 	checked := checkHost(sameOrigin.Handler(mux), listen, hosts)
@@ -58,10 +58,15 @@ func (s *sandbox) handler(listen netip.Addr, hosts []string) http.Handler {
 // fromNoOtherSite refuses what a page of another site makes a browser fetch with GET, which the
 // protection against other sites lets pass: orders go to Midas with GET, and showing all there
 // is has its cost.
-func fromNoOtherSite(next http.HandlerFunc) http.HandlerFunc {
+func fromNoOtherSite(next http.HandlerFunc) http.HandlerFunc { return fromThisSite(next, false) }
+
+// orByLink lets the browser follow a link of another site to a page.
+func orByLink(page http.HandlerFunc) http.HandlerFunc { return fromThisSite(page, true) }
+
+func fromThisSite(next http.HandlerFunc, byLink bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
-		if (site == "" || site == "same-origin" || site == "none") && (origin == "" || origin == "http://"+r.Host) {
+		if (site == "" || site == "same-origin" || site == "none") && (origin == "" || origin == "http://"+r.Host) || byLink && r.Header.Get("Sec-Fetch-Dest") == "document" {
 			next(w, r)
 		} else {
 			refusePage(w, r)
@@ -69,20 +74,7 @@ func fromNoOtherSite(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// orByLink lets the browser follow a link of another site to a page.
-func orByLink(page http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Sec-Fetch-Dest") == "document" {
-			page(w, r)
-		} else {
-			fromNoOtherSite(page)(w, r)
-		}
-	}
-}
-
-func refusePage(w http.ResponseWriter, r *http.Request) {
-	writeError(w, r, http.StatusForbidden, errors.New("called by a page of another site"))
-}
+func refusePage(w http.ResponseWriter, r *http.Request) { writeError(w, r, lang.T("api.other-site")) }
 
 // serveOrder has midastest answer an order, with the fault that is next.
 func (s *sandbox) serveOrder(w http.ResponseWriter, r *http.Request) {
@@ -100,12 +92,12 @@ var queryInPath = regexp.MustCompile(`[&;]|%(25)*(26|3[BFbf])`)
 
 // serveWrongPath answers where there is no call, and shows it.
 func (s *sandbox) serveWrongPath(w http.ResponseWriter, r *http.Request) {
-	problem := "there is no such call: orders go to " + orderPath + "; " + ysdkPrefix + " stands in the signed path alone"
+	problem := lang.T("api.no-call", orderPath, ysdkPrefix).Error()
 	before, query := r.URL.EscapedPath()+"?", r.URL.RawQuery
 	if found := queryInPath.FindStringIndex(before); found != nil { // it may hold an openkey, as a query does
 		inPath := strings.TrimSuffix(before[found[1]:], "?")
 		before, query = before[:found[1]], strings.TrimSuffix(inPath+"&"+query, "&")
-		problem = `there is no such call: the "?" before the query is missing or escaped`
+		problem = lang.T("api.no-query").Error()
 	}
 	s.ordered(before, midastest.OrderAttempt{
 		Time: s.now(), RawQuery: query, Cookies: r.Cookies(), Status: http.StatusNotFound, Body: problem + "\n", Problem: problem,
@@ -122,8 +114,7 @@ type payment struct {
 }
 
 // options returns what p asks of midastest.
-func (p payment) options() ([]midastest.PayOption, error) {
-	var options []midastest.PayOption
+func (p payment) options() (options []midastest.PayOption, err error) {
 	for _, field := range []struct {
 		name   string
 		value  *int
@@ -134,18 +125,12 @@ func (p payment) options() ([]midastest.PayOption, error) {
 		{"times", p.Times, 10, midastest.Duplicates},
 		{"quantity", p.Quantity, 1_000_000, midastest.Quantity},
 	} {
-		switch {
-		case field.value == nil:
-		case *field.value < 1 || *field.value > field.most:
-			return nil, fmt.Errorf("%s: want a number from 1 to %d", field.name, field.most)
-		default:
+		if field.value != nil {
 			options = append(options, field.option(*field.value))
+			err = cmp.Or(err, when(*field.value < 1 || *field.value > field.most, lang.T("api.range", field.name, field.most)))
 		}
 	}
-	if len(p.Method) > 64 {
-		return nil, errors.New("method: over 64 bytes")
-	}
-	return append(options, midastest.PayMethod(p.Method)), nil
+	return append(options, midastest.PayMethod(p.Method)), cmp.Or(err, when(len(p.Method) > 64, lang.T("api.method")))
 }
 
 // outcome is the answer to an action: its callback, and those sent at the same time.
@@ -154,36 +139,25 @@ type outcome struct {
 	Duplicates []exchange `json:"duplicates,omitempty"`
 }
 
-// errNotNow is an action that the order is not ready for.
-var errNotNow = errors.New("no callback was sent for this order yet: pay first")
+// An action does something with an order.
+type action func(context.Context, *exchange, payment) (outcome, error)
 
-// action is the handler of an action on an order.
-func (s *sandbox) action(do func(context.Context, *exchange, payment) (outcome, error)) http.HandlerFunc {
+func (s *sandbox) serveAction(do action) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var p payment
-		if err := readJSON(w, r, &p); err != nil {
-			writeError(w, r, http.StatusBadRequest, err)
-			return
-		}
+		var out outcome
+		err := readJSON(w, r, &p)
 		order, found := s.order(r.PathValue("token"))
-		if !found {
-			writeError(w, r, http.StatusNotFound, midas.ErrTokenNotFound)
+		if err = cmp.Or(err, when(!found, midas.ErrTokenNotFound)); err == nil {
+			// A caller that hangs up ends no action: the backend is called, so it has to be seen.
+			out, err = do(context.WithoutCancel(r.Context()), order, p)
+		}
+		if err != nil {
+			writeError(w, r, err)
 			return
 		}
-		// A caller that hangs up ends no action: the backend is called, so it has to be seen.
-		switch out, err := do(context.WithoutCancel(r.Context()), order, p); {
-		case errors.Is(err, midas.ErrTokenNotFound): // forgotten meanwhile
-			writeError(w, r, http.StatusNotFound, midas.ErrTokenNotFound)
-		case errors.Is(err, midas.ErrTokenExpired):
-			writeError(w, r, http.StatusGone, errors.New("the token expired: place a new order, or use the action expire"))
-		case errors.Is(err, errNotNow):
-			writeError(w, r, http.StatusConflict, err)
-		case err != nil:
-			writeError(w, r, http.StatusBadRequest, err)
-		default:
-			out.Reason = translate(pageLanguage(r), out.Reason) // the cashier shows it
-			writeJSON(w, http.StatusOK, out)
-		}
+		out.Reason = lang.Said(out.Reason).In(pageLanguage(r)) // the cashier shows it
+		writeJSON(w, http.StatusOK, out)
 	}
 }
 
@@ -206,11 +180,9 @@ func (s *sandbox) expire(ctx context.Context, order *exchange, p payment) (outco
 
 func (s *sandbox) send(ctx context.Context, action string, order *exchange, p payment, options ...midastest.PayOption) (outcome, error) {
 	asked, err := p.options()
-	if err != nil {
+	several := strings.Contains(explain.Value(order.Params, "payitem"), ";")
+	if err := cmp.Or(err, when(p.Quantity != nil && several, lang.T("api.quantity"))); err != nil {
 		return outcome{}, err
-	}
-	if p.Quantity != nil && strings.Contains(value(order.Params, "payitem"), ";") {
-		return outcome{}, errors.New("quantity: for orders of a single item")
 	}
 	options = append(append(options, asked...), midastest.SignedPath(s.path)) // mostly it is the right one
 	receipt, err := s.midas.Pay(ctx, order.Token, options...)
@@ -227,7 +199,7 @@ func (s *sandbox) send(ctx context.Context, action string, order *exchange, p pa
 func (s *sandbox) repeat(ctx context.Context, order *exchange, _ payment) (outcome, error) {
 	last, found := s.last(order.Token, func(e *exchange) bool { return e.Kind == "callback" && e.Action != "forge" })
 	if !found {
-		return outcome{}, errNotNow
+		return outcome{}, lang.T("api.nothing-yet")
 	}
 	_, query, _ := strings.Cut(last.URL, "?")
 	receipt, err := s.midas.Deliver(ctx, query)
@@ -239,7 +211,7 @@ func (s *sandbox) repeat(ctx context.Context, order *exchange, _ payment) (outco
 
 // cancel keeps that the player left. The token lives on, as with the real Midas.
 func (s *sandbox) cancel(_ context.Context, order *exchange, _ payment) (outcome, error) {
-	return outcome{exchange: s.called(order, exchange{Time: s.now(), Kind: "cancel"})}, nil
+	return outcome{exchange: s.called(order, exchange{Time: s.now(), Kind: "cancel", OK: true})}, nil
 }
 
 // serveNext sets what is wrong with the answer to the next order.
@@ -256,41 +228,24 @@ func (s *sandbox) serveNext(w http.ResponseWriter, r *http.Request) {
 	err := readJSON(w, r, &next)
 	delay := time.Duration(next.DelayMS) * time.Millisecond
 	fault := midastest.Fault{Delay: delay, Status: next.Status, Ret: next.Ret, Msg: next.Msg, Code: next.Code, HTML: next.HTML, Cut: next.Cut}
-	page := next.HTML || next.Status != 0
-	switch {
-	case err != nil:
-	case fault == midastest.Fault{}:
-		err = errors.New(`say how: {"ret":1018}, {"delay_ms":3000}, {"html":true}, {"status":502} or {"cut":true}`)
-	case delay < 0 || delay > maxDelay:
-		err = fmt.Errorf("delay_ms: want a number from 1 to %d", maxDelay.Milliseconds())
-	case next.Status != 0 && (next.Status < 200 || next.Status > 599 || next.Status == 204 || next.Status == 205 || next.Status == 304):
-		err = errors.New("status: want an HTTP status from 200 to 599 that has a body")
-	case next.Ret != 0 && page:
-		err = errors.New("ret: not together with html or status, which make the answer a page")
-	case next.Ret == 0 && (next.Msg != "" || next.Code != ""):
-		err = errors.New("msg, err_code: want a ret with them")
-	}
-	if err != nil {
-		writeError(w, r, http.StatusBadRequest, err)
-		return
-	}
+	odd := next.Status != 0 && (next.Status < 200 || next.Status > 599 || next.Status == 204 || next.Status == 205 || next.Status == 304)
 	s.mu.Lock()
-	full := len(s.faults) >= maxFaults
-	if !full {
-		s.faults = append(s.faults, fault)
-	}
-	s.mu.Unlock()
-	if full {
-		writeError(w, r, http.StatusConflict, fmt.Errorf("%d answers are waiting for orders: place those first", maxFaults))
+	defer s.mu.Unlock()
+	err = cmp.Or(err, when(fault == midastest.Fault{}, lang.T("api.next-how")), when(delay < 0 || delay > maxDelay, lang.T("api.range", "delay_ms", maxDelay.Milliseconds())),
+		when(odd, lang.T("api.status")), when(next.Ret != 0 && (next.HTML || next.Status != 0), lang.T("api.ret-and-page")),
+		when(next.Ret == 0 && (next.Msg != "" || next.Code != ""), lang.T("api.msg-without-ret")), when(len(s.faults) >= maxFaults, lang.T("api.full", maxFaults)))
+	if err != nil {
+		writeError(w, r, err)
 		return
 	}
+	s.faults = append(s.faults, fault)
 	w.WriteHeader(http.StatusNoContent)
 }
 
 func (s *sandbox) serveExchanges(w http.ResponseWriter, r *http.Request) {
 	after, err := strconv.Atoi(r.FormValue("after"))
 	if err != nil && r.FormValue("after") != "" {
-		writeError(w, r, http.StatusBadRequest, errors.New("after: want the seq of an exchange"))
+		writeError(w, r, lang.T("api.after"))
 		return
 	}
 	// One after another: all of them in JSON would take much more memory than what is kept.
@@ -299,20 +254,14 @@ func (s *sandbox) serveExchanges(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	out := json.NewEncoder(w)
 	out.SetEscapeHTML(false)
-	before := "["
-	for {
-		e, _ := s.after(after)
-		if e == nil {
-			break
-		}
+	before := ""
+	io.WriteString(w, "[")
+	for e, _ := s.after(after); e != nil; e, _ = s.after(e.Seq) {
 		io.WriteString(w, before)
 		if out.Encode(e) != nil { // the caller hung up
 			return
 		}
-		before, after = ",", e.Seq
-	}
-	if before == "[" {
-		io.WriteString(w, before)
+		before = ","
 	}
 	io.WriteString(w, "]\n")
 }
@@ -321,7 +270,7 @@ func (s *sandbox) serveExchanges(w http.ResponseWriter, r *http.Request) {
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return fmt.Errorf("the body: %w", err)
+		return lang.T("api.body", err)
 	}
 	if len(body) == 0 {
 		return nil
@@ -329,12 +278,10 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields() // a misspelt one would be forgotten in silence
 	if err := decoder.Decode(v); err != nil {
-		return fmt.Errorf("the body is not the JSON wanted: %w", err)
+		return lang.T("api.not-json", err)
 	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return errors.New("the body is not the JSON wanted: something follows it")
-	}
-	return nil
+	_, err = decoder.Token()
+	return when(!errors.Is(err, io.EOF), lang.T("api.more-than-json"))
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -346,7 +293,22 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	out.Encode(v) // an error means that the caller hung up
 }
 
+// The statuses of errors that are not 400.
+var statuses = map[string]int{
+	"api.other-site": http.StatusForbidden, "api.other-host": http.StatusForbidden,
+	"said.token": http.StatusNotFound, "api.nothing-yet": http.StatusConflict, "api.full": http.StatusConflict, "api.expired": http.StatusGone,
+}
+
 // writeError says what is wrong, in the language of the page that asked, or in English.
-func writeError(w http.ResponseWriter, r *http.Request, status int, err error) {
-	writeJSON(w, status, map[string]string{"error": translate(pageLanguage(r), err.Error())})
+func writeError(w http.ResponseWriter, r *http.Request, err error) {
+	text := lang.T("text", err)
+	switch {
+	case errors.Is(err, midas.ErrTokenExpired):
+		text = lang.T("api.expired")
+	case errors.Is(err, midas.ErrTokenNotFound):
+		text = lang.T("said.token")
+	default:
+		errors.As(err, &text)
+	}
+	writeJSON(w, cmp.Or(statuses[text.Key], http.StatusBadRequest), map[string]string{"error": text.In(pageLanguage(r))})
 }

@@ -139,8 +139,8 @@ func TestOrdersAreRefusedAsTheRealOneDoes(t *testing.T) {
 		require.NotEmpty(t, last.Reason, name)
 		require.Empty(t, last.Token, name)
 		if c.mistake != "" {
-			require.Len(t, last.Mistakes, 1, name)
-			require.Equal(t, c.mistake, last.Mistakes[0].Name, name)
+			require.Len(t, last.Mistakes[0], 1, name)
+			require.Equal(t, c.mistake, last.Mistakes[0][0].Name, name)
 			require.True(t, strings.HasPrefix(last.BaseString, "GET&%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m&app_metadata%3Dorder%2A7%26appid%3D1450000001%26"), last.BaseString)
 		}
 	}

@@ -193,6 +193,6 @@ func TestColoursAreForATerminalAlone(t *testing.T) {
 		"NO_COLOR, but empty": {device, map[string]string{"NO_COLOR": ""}, "\x1b[31mno\x1b[0m"},
 	} {
 		terminal := &terminal{out: c.out, env: func(name string) string { return c.env[name] }}
-		require.Equal(t, c.want, terminal.paint(red, "no"), name)
+		require.Equal(t, c.want, terminal.paint("31", "no"), name)
 	}
 }

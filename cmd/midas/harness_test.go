@@ -209,7 +209,7 @@ func startCommand(t *testing.T, env map[string]string, args ...string) (base, we
 	out, in := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, append([]string{"sandbox"}, args...), &terminal{strings.NewReader(""), in, in, func(name string) string { return env[name] }})
+		ended <- run(ctx, append([]string{"sandbox"}, args...), &terminal{in: strings.NewReader(""), out: in, err: in, env: func(name string) string { return env[name] }})
 		in.Close()
 	}()
 	lines := bufio.NewScanner(out)

@@ -6,9 +6,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/midas-go/midas/cmd/midas/internal/explain"
 )
 
-const masked = "[masked]"
+const masked = explain.Masked
+
+type param = explain.Param
 
 // credentials are the player's, in the spelling that names are compared in: see plain.
 var credentials = []string{"openkey", "pfkey", "paytoken", "accesstoken"}
@@ -25,47 +29,24 @@ func secretName(name string) bool {
 
 // misspelt reports whether a plain name is that of a credential, or nearly.
 func misspelt(name string) bool {
-	return len(name) >= 5 && slices.ContainsFunc(credentials, func(c string) bool { return distance(name, c) <= 2 })
+	return len(name) >= 5 && slices.ContainsFunc(credentials, func(c string) bool { return near(name, c, 2) })
 }
 
 // plain returns a name in lower case without anything but letters and digits: openKey,
 // open_key and open-key are one.
-func plain(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z' || '0' <= r && r <= '9':
-			return r
-		case 'A' <= r && r <= 'Z':
-			return r - 'A' + 'a'
-		}
-		return -1
-	}, name)
-}
+func plain(name string) string { return notPlain.ReplaceAllString(strings.ToLower(name), "") }
 
-// distance returns how many letters are to be added, removed or replaced to make b of a
-// (Levenshtein), or 3 for more than 2.
-func distance(a, b string) int {
-	const far = 3
-	if len(a) > len(b)+2 || len(b) > len(a)+2 {
-		return far
+var notPlain = regexp.MustCompile(`[^a-z0-9]+`)
+
+// near reports whether at most n letters are to be added, removed or replaced to make b of a.
+func near(a, b string, n int) bool {
+	for a != "" && b != "" && a[0] == b[0] {
+		a, b = a[1:], b[1:]
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	if a == "" || b == "" {
+		return len(a)+len(b) <= n
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, diagonal+1, row[j]+1)
-		}
-	}
-	return min(row[len(b)], far)
+	return n > 0 && (near(a[1:], b, n-1) || near(a, b[1:], n-1) || near(a[1:], b[1:], n-1))
 }
 
 // A name and the sign after it that gives it a value, in a query, a cookie or JSON.
@@ -88,23 +69,15 @@ func holdsCredential(name string) bool {
 }
 
 // mask returns p without a secret.
-func (p param) mask() param {
-	name := once(p.Name)
+func mask(p param) param {
+	name := explain.Decode(p.Name)
 	switch {
 	case assigns(name), p.Value == "" && holdsCredential(plain(name)) && !misspelt(plain(name)):
-		return param{masked, masked} // the value is in the name
-	case p.Value != "" && (secretName(name) || assigns(once(p.Value))):
+		return param{Name: masked, Value: masked} // the value is in the name
+	case p.Value != "" && (secretName(name) || assigns(explain.Decode(p.Value))):
 		p.Value = masked
 	}
 	return p
-}
-
-func maskParams(params []param) []param {
-	params = slices.Clone(params)
-	for i, p := range params {
-		params[i] = p.mask()
-	}
-	return params
 }
 
 // maskQuery masks secrets in a raw query.
@@ -112,8 +85,8 @@ func maskQuery(query string) string {
 	pairs := strings.Split(query, "&")
 	for i, pair := range pairs {
 		name, value, _ := strings.Cut(pair, "=")
-		before := param{once(name), once(value)}
-		after := before.mask()
+		before := param{Name: explain.Decode(name), Value: explain.Decode(value)}
+		after := mask(before)
 		if after.Name != before.Name {
 			name = after.Name
 		}
@@ -129,12 +102,14 @@ var sessionCookie = regexp.MustCompile(`^(openid|hy_gameid|kp_actoken|wc_actoken
 
 // mask masks what is secret in an order whose URL is what comes before the query, and the query.
 func (e *exchange) mask(before, query string) {
-	e.URL = param{Name: before}.mask().Name + maskQuery(query)
-	e.Params = maskParams(e.Params)
+	e.URL = mask(param{Name: before}).Name + maskQuery(query)
+	for i, p := range e.Params {
+		e.Params[i] = mask(p)
+	}
 	// Of all answers only an error page repeats the query.
 	e.Reply = strings.ReplaceAll(e.Reply, html.EscapeString(query), html.EscapeString(maskQuery(query)))
 	for i, c := range e.Cookies {
-		if !sessionCookie.MatchString(once(once(c.Value))) {
+		if !sessionCookie.MatchString(explain.Decode(explain.Decode(c.Value))) {
 			e.Cookies[i].Value = masked
 			e.Reason = strings.ReplaceAll(e.Reason, strconv.Quote(c.Value), strconv.Quote(masked))
 		}

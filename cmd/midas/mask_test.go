@@ -75,7 +75,7 @@ func TestAnUnknownCookieIsMasked(t *testing.T) {
 	right := rawSign(rawAppKey, "/v3/r/mpay/buy_goods_m", rawOrder(), func(v string) string { return v })
 	call(t, "GET", rawOrderURL(base, rawOrder(), right), "", map[string]string{"Cookie": "session_id=SECRET-1; session_type=kp_actoken; org_loc=/mpay/buy_goods_m; PHPSESSID=SECRET-2"})
 	got := exchangesOf(t, base)[0]
-	require.Equal(t, []param{{"session_id", "[masked]"}, {"session_type", "kp_actoken"}, {"org_loc", "/mpay/buy_goods_m"}, {"PHPSESSID", "[masked]"}}, got.Cookies)
+	require.Equal(t, []param{{Name: "session_id", Value: "[masked]"}, {Name: "session_type", Value: "kp_actoken"}, {Name: "org_loc", Value: "/mpay/buy_goods_m"}, {Name: "PHPSESSID", Value: "[masked]"}}, got.Cookies)
 	require.Equal(t, `cookies session_id="[masked]" and session_type="kp_actoken" belong to no login`, got.Reason)
 }
 

@@ -12,16 +12,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/midas-go/midas"
-	"github.com/midas-go/midas/midastest"
+	"github.com/midas-go/midas/cmd/midas/internal/explain"
+	"github.com/midas-go/midas/cmd/midas/internal/lang"
 )
 
 //go:embed pages
 var pageFiles embed.FS
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{"visible": visible}).ParseFS(pageFiles, "pages/*.html"))
+var templates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{"visible": visible}).ParseFS(pageFiles, "pages/*.html"))
+})
 
 // maxShown is how many orders the dashboard shows.
 const maxShown = 100
@@ -43,13 +47,13 @@ type view struct {
 }
 
 // viewOf returns the view of an exchange.
-func (s *sandbox) viewOf(lang string, e *exchange) view {
-	v := view{Lang: lang, T: words[lang], exchange: e}
+func (s *sandbox) viewOf(language string, e *exchange) view {
+	v := view{Lang: language, T: lang.Page(language), exchange: e}
 	if e.Kind != "order" {
 		return v
 	}
-	v.Name, v.Description, _ = strings.Cut(value(e.Params, "goodsmeta"), "*")
-	v.Items, _ = midas.ParseItems(value(e.Params, "payitem")) // in an order that was refused it may be anything
+	v.Name, v.Description, _ = strings.Cut(explain.Value(e.Params, "goodsmeta"), "*")
+	v.Items, _ = midas.ParseItems(explain.Value(e.Params, "payitem")) // in an order that was refused it may be anything
 	for _, item := range v.Items {
 		v.Total += item.Price * midas.Amount(item.Quantity)
 	}
@@ -59,43 +63,28 @@ func (s *sandbox) viewOf(lang string, e *exchange) view {
 
 // Charged returns what a callback says was paid.
 func (v view) Charged() midas.Amount {
-	fen, _ := strconv.ParseInt(value(v.Params, "amt"), 10, 64) // midastest wrote it
+	fen, _ := strconv.ParseInt(explain.Value(v.Params, "amt"), 10, 64) // midastest wrote it
 	return midas.Amount(fen)
 }
 
-// Say returns a sentence in the page's language.
-func (v view) Say(sentence string) string { return translate(v.Lang, sentence) }
+// Say returns a sentence of midastest in the page's language.
+func (v view) Say(sentence string) string { return lang.Said(sentence).In(v.Lang) }
 
-// Explanations says how the signature received was made: what is likeliest, then what makes the
-// same.
-func (v view) Explanations() []finding {
-	switch {
-	case v.Mistakes == nil:
-		return nil
-	case v.Lang == "zh":
-		return v.chinese
-	}
-	return append([]finding{v.Mistakes}, v.Alternatives...)
-}
+// Text returns a text of the catalogue in the page's language.
+func (v view) Text(key string, args ...any) string { return lang.T(key, args...).In(v.Lang) }
 
-// Clock returns the time of day.
-func (v view) Clock() string { return v.Time.Format(time.TimeOnly) }
-
-// PatienceMS returns how long Midas waits for the answer to a callback.
-func (v view) PatienceMS() int64 { return midastest.Patience.Milliseconds() }
-
-// ActionWord returns what a callback came from, in words.
-func (v view) ActionWord() string { return v.T[v.Action] }
+// Verdict says in words how it went.
+func (v view) Verdict() string { return v.verdict().In(v.Lang) }
 
 func (s *sandbox) serveDashboard(w http.ResponseWriter, r *http.Request) {
-	lang := pageLanguage(r)
+	language := pageLanguage(r)
 	exchanges := s.all()
 	last := 0
 	var cards []view                 // newest first
 	callbacks := map[string][]view{} // by token; they come after their order
 	for _, e := range slices.Backward(exchanges) {
 		last = max(last, e.Seq)
-		v := s.viewOf(lang, e)
+		v := s.viewOf(language, e)
 		if e.Kind != "order" {
 			callbacks[e.Token] = append(callbacks[e.Token], v)
 		} else if len(cards) < maxShown {
@@ -108,23 +97,23 @@ func (s *sandbox) serveDashboard(w http.ResponseWriter, r *http.Request) {
 		curl = s.curl("http://" + r.Host)
 	}
 	writePage(w, http.StatusOK, "dashboard.html", map[string]any{
-		"Lang": lang, "T": words[lang], "Orders": cards, "Last": s.eventID(last), "Shown": maxShown,
+		"Lang": language, "T": lang.Page(language), "Orders": cards, "Last": s.eventID(last), "Shown": maxShown,
 		"Base": "http://" + r.Host, "AppID": s.appID, "Path": s.path, "Curl": curl,
 	})
 }
 
 // serveCashier shows the page that url_params stands for (protocol.md 4).
 func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
-	lang := pageLanguage(r)
+	language := pageLanguage(r)
 	o, found := s.order(r.FormValue("token_id"))
 	if !found || r.PathValue("appid") != s.appID {
-		writePage(w, http.StatusNotFound, "cashier.html", view{Lang: lang, T: words[lang], exchange: &exchange{}})
+		writePage(w, http.StatusNotFound, "cashier.html", view{Lang: language, T: lang.Page(language), exchange: &exchange{}})
 		return
 	}
-	v := s.viewOf(lang, o)
+	v := s.viewOf(language, o)
 	v.Expired = s.now().After(expiry(o))
 	v.Method = "qqwallet"
-	if value(o.Cookies, "session_id") == "hy_gameid" { // WeChat, or a guest (protocol.md 4)
+	if explain.Value(o.Cookies, "session_id") == "hy_gameid" { // WeChat, or a guest (protocol.md 4)
 		v.Method = "wechat"
 	}
 	writePage(w, http.StatusOK, "cashier.html", v)
@@ -133,7 +122,7 @@ func (s *sandbox) serveCashier(w http.ResponseWriter, r *http.Request) {
 // serveEvents tells the dashboard of every exchange after the one it knows, as it happens. One
 // that knows none is told of those to come.
 func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
-	lang := pageLanguage(r)
+	language := pageLanguage(r)
 	known := cmp.Or(r.Header.Get("Last-Event-ID"), r.FormValue("after")) // the first where the browser comes back
 	start, seq, _ := strings.Cut(known, "-")
 	after, err := strconv.Atoi(seq)
@@ -158,7 +147,7 @@ func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 		e, changed := s.after(after)
 		if e != nil {
 			after = e.Seq
-			sent = send(s.event(lang, e))
+			sent = send(s.event(language, e))
 			continue
 		}
 		select {
@@ -172,9 +161,9 @@ func (s *sandbox) serveEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // event returns an exchange as an event with its piece of the page.
-func (s *sandbox) event(lang string, e *exchange) string {
+func (s *sandbox) event(language string, e *exchange) string {
 	var html bytes.Buffer
-	if err := templates.ExecuteTemplate(&html, e.Kind, s.viewOf(lang, e)); err != nil {
+	if err := templates().ExecuteTemplate(&html, e.Kind, s.viewOf(language, e)); err != nil {
 		panic(err)
 	}
 	data, _ := json.Marshal(map[string]string{"kind": e.Kind, "token": e.Token, "html": html.String()}) // strings always marshal
@@ -196,7 +185,7 @@ func writePage(w http.ResponseWriter, status int, name string, data any) {
 	w.WriteHeader(status)
 	// Straight to the caller, who may be slow: a page takes many times what is kept. An error
 	// means that it hung up.
-	_ = templates.ExecuteTemplate(w, name, data)
+	_ = templates().ExecuteTemplate(w, name, data)
 }
 
 // servePageFile serves the script, the style and the icon.
@@ -214,11 +203,8 @@ func servePageFile(w http.ResponseWriter, r *http.Request) {
 func pageLanguage(r *http.Request) string {
 	for tag := range strings.SplitSeq(r.Header.Get("Accept-Language"), ",") {
 		tag = strings.ToLower(strings.TrimSpace(tag))
-		switch {
-		case strings.HasPrefix(tag, "zh"):
-			return "zh"
-		case strings.HasPrefix(tag, "en"):
-			return "en"
+		if language := tag[:min(len(tag), 2)]; language == "en" || language == "zh" {
+			return language
 		}
 	}
 	return "en"

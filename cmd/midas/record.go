@@ -6,9 +6,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 	"unicode/utf8"
 
+	"github.com/midas-go/midas/cmd/midas/internal/explain"
+	"github.com/midas-go/midas/cmd/midas/internal/lang"
 	"github.com/midas-go/midas/midastest"
 )
 
@@ -30,17 +33,16 @@ type exchange struct {
 	Reply       string   `json:"reply"`                  // its bytes, the first 4 KiB
 	ReplyBase64 []byte   `json:"reply_base64,omitempty"` // Reply, where JSON cannot hold it since it is not UTF-8
 	ReplySize   int      `json:"reply_size"`
-	Ret         *int     `json:"ret,omitempty"` // of the answer to a callback, if it is JSON that has one
+	Ret         *int     `json:"ret,omitempty"` // of the answer, if it is JSON that has one
 	TookMS      int64    `json:"took_ms"`
 	Accepted    bool     `json:"accepted"`
 	Reason      string   `json:"reason,omitempty"` // why not
+	Preset      bool     `json:"preset,omitempty"` // the answer was asked for with /api/next
 	Notes       []string `json:"notes,omitempty"`  // of an order: what was tolerated
 	OK          bool     `json:"ok"`               // accepted; of a forgery: refused, with a ret above 0
 
-	BaseString   string    `json:"base_string,omitempty"`  // what is signed
-	Mistakes     []mistake `json:"mistakes,omitempty"`     // that make the signature received
-	Alternatives []finding `json:"alternatives,omitempty"` // others that make the same
-	chinese      []finding // Mistakes and Alternatives
+	BaseString string            `json:"base_string,omitempty"` // what is signed
+	Mistakes   []explain.Finding `json:"mistakes,omitempty"`    // each makes the signature received, the likeliest first
 }
 
 // size returns about how many bytes it takes to keep e, and the order that midastest keeps
@@ -50,15 +52,12 @@ func (e exchange) size() int {
 	for _, s := range append([]string{e.URL, e.Token, e.Action, e.BillNo, e.Reply, string(e.ReplyBase64), e.Reason, e.BaseString}, e.Notes...) {
 		n += len(s)
 	}
-	for _, p := range e.Params {
+	for _, p := range slices.Concat(e.Params, e.Cookies) {
 		n += 2 * (len(p.Name) + len(p.Value) + 64)
 	}
-	for _, c := range e.Cookies {
-		n += len(c.Name) + len(c.Value) + 64
-	}
-	for _, mistakes := range append(append([]finding{e.Mistakes}, e.Alternatives...), e.chinese...) {
+	for _, mistakes := range e.Mistakes {
 		for _, m := range mistakes {
-			n += len(m.Name) + len(m.What) + len(m.Cure) + len(m.If) + 128
+			n += len(m.Name) + len(fmt.Sprint(m.What, m.Cure, m.If)) + 512
 		}
 	}
 	return n
@@ -70,10 +69,6 @@ func newCallback(action string, r *midastest.Receipt) exchange {
 		TookMS: r.Took.Milliseconds(), Accepted: r.Accepted, Reason: r.Reason, OK: r.Accepted,
 	}
 	e.setReply(r.Body)
-	var reply struct{ Ret *int }
-	if json.Unmarshal(r.Body, &reply) == nil {
-		e.Ret = reply.Ret
-	}
 	if action == "forge" { // no answer, or an ill-formed one, refuses no forgery
 		e.OK = e.Status == http.StatusOK && e.Ret != nil && *e.Ret > 0
 	}
@@ -86,40 +81,53 @@ func (e *exchange) setReply(body []byte) {
 	if !utf8.ValidString(e.Reply) {
 		e.ReplyBase64 = []byte(e.Reply)
 	}
+	var reply struct{ Ret *int }
+	if json.Unmarshal(body, &reply) == nil {
+		e.Ret = reply.Ret
+	}
 }
 
 // ForgeryTaken reports whether the backend took a forgery for a payment, however it wrote that.
 func (e exchange) ForgeryTaken() bool { return e.Action == "forge" && e.Ret != nil && *e.Ret == 0 }
 
 // verdict says in words how it went.
-func (e exchange) verdict(lang string) string {
-	say := words[lang]
+func (e exchange) verdict() lang.Text {
 	switch {
 	case e.ForgeryTaken():
-		return say["forgeryAccepted"]
+		return lang.T("page.forgeryAccepted")
 	case e.Action == "forge" && e.OK:
-		return say["forgeryRefused"]
+		return lang.T("page.forgeryRefused")
 	case e.Accepted:
-		return say["accepted"]
+		return lang.T("page.accepted")
+	case e.Preset:
+		return lang.T("verdict.preset", e.RetText())
 	}
-	return say["refused"] + printable(translate(lang, e.Reason))
+	return lang.T("verdict.refused", lang.Said(e.Reason))
+}
+
+// RetText is the ret of an answer, or what was answered in its place.
+func (e exchange) RetText() lang.Text {
+	if e.Ret != nil {
+		return lang.T("verdict.ret", *e.Ret)
+	}
+	return lang.T("verdict.status", e.Status)
 }
 
 // summary is a line about e for the terminal.
-func (e exchange) summary(lang, base, appID string) string {
-	outcome := e.verdict(lang)
+func (e exchange) summary(language, base, appID string) string {
+	outcome := e.verdict().In(language)
 	switch {
 	case e.Kind == "order" && e.Accepted:
 		outcome = base + cashierPath(appID, e.Token)
 		for _, note := range e.Notes {
-			outcome += "\n                    " + printable(translate(lang, note))
+			outcome += "\n                    " + lang.Said(note).In(language)
 		}
 	case e.Kind == "callback":
-		outcome = e.Action + ": " + outcome
+		outcome = lang.T("line.outcome", lang.T("line.action."+e.Action), lang.Raw(outcome)).In(language)
 	case e.Kind == "cancel":
-		outcome = words[lang]["playerLeft"]
+		outcome = lang.T("page.cancelled").In(language)
 	}
-	return fmt.Sprintf("%-8s  %s", e.Kind, outcome)
+	return lang.Pad(lang.T("line."+e.Kind).In(language), 8) + "  " + outcome
 }
 
 // cashierPath is the url_params of an order (protocol.md 4).

@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -17,58 +15,33 @@ import (
 	"strings"
 	"time"
 
+	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/cmd/midas/internal/explain"
+	"github.com/midas-go/midas/cmd/midas/internal/lang"
+	"github.com/midas-go/midas/cmd/midas/internal/tap"
 	"github.com/midas-go/midas/midastest"
 )
 
 // What is read at most.
 const (
-	maxLine   = 1 << 20  // bytes of a line
+	maxLine   = 8 << 20  // bytes of a line; tap writes long ones
 	maxReplay = 64 << 20 // bytes of all callbacks together
 )
 
-const replayAbout = `Usage: midas replay -url http://127.0.0.1:8080/pay/notify [-since TIME] [-rate N] FILE
-
-Sends recorded callbacks to an endpoint once more, byte for byte, one after another, and says of each
-reply whether Midas would take it for a delivery. FILE is one that "midas sandbox -record" wrote, or an
-access log whose lines still hold the query with its sig; "-" is standard input. Lines without a callback
-are left out; a callback that stands there several times is sent once. The sandbox's own forgeries are left
-out, too, since the record names them. An access log does not: what was forged there is sent, and refused again.
-
-The endpoint has to grant nothing twice: what it granted before it accepts again.
-
-Only an endpoint on this machine is called, unless -live is given: a callback whose answer came too late
-may be one whose charge was cancelled, and would be granted all the same. Check them against the bill first.
-
-Ctrl-C lets the callback under way finish, and says what is left and how to go on.
-Exit code 0: all accepted; 1: not; 2: wrong usage.
-`
-
 func runReplay(ctx context.Context, args []string, t *terminal) int {
 	const name = "replay"
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	endpoint := flags.String("url", "", "delivery `URL` to call")
-	since := flags.String("since", "", "leave out callbacks whose ts is before this `time`: \"2026-11-25 10:00:00\" (local), \"2026-11-25\", \"2026-11-25T10:00:00+08:00\", unix seconds, or a duration back from now such as 2h")
-	rate := flags.Int("rate", 5, "callbacks a second, at most `N`")
-	live := flags.Bool("live", false, "call an endpoint that is not on this machine")
-	lang := langFlag(flags)
-	if code, ok := t.parse(flags, args, replayAbout); !ok {
+	flags := newFlags(name)
+	endpoint := flags.String("url", "", "")
+	since := flags.String("since", "", "")
+	rate := flags.Int("rate", 5, "")
+	live := flags.Bool("live", false, "")
+	if code, ok := t.parse(flags, args); !ok {
 		return code
 	}
-	if flags.NArg() != 1 {
-		return t.misused(name, errors.New(`want one file after the flags ("-" for standard input)`))
-	}
-	if err := checkDeliveryURL(*endpoint); err != nil {
-		return t.misused(name, fmt.Errorf("-url: %w", err))
-	}
-	if !*live && !onThisMachine(*endpoint) {
-		return t.misused(name, errors.New("-url: not on this machine; a callback whose charge was cancelled would be granted, so check the bill first, then give -live"))
-	}
-	if *rate < 1 || *rate > 1000 {
-		return t.misused(name, errors.New("-rate: want a number from 1 to 1000"))
-	}
 	from, err := parseSince(*since, time.Now())
-	if err != nil {
-		return t.misused(name, fmt.Errorf("-since: %w", err))
+	if t.refused(name, when(flags.NArg() != 1, lang.T("replay.no-file")), flagError("-url", checkDeliveryURL(*endpoint)), when(!*live && checkDeliveryURL(*endpoint) == nil && !onThisMachine(*endpoint), lang.T("replay.not-here")),
+		when(*rate < 1 || *rate > 1000, lang.T("replay.rate")), flagError("-since", err)) {
+		return exitUsage
 	}
 	in := t.in
 	if flags.Arg(0) != "-" {
@@ -93,15 +66,12 @@ func runReplay(ctx context.Context, args []string, t *terminal) int {
 			return t.failed(name, err)
 		}
 	case <-ctx.Done(): // a terminal, or a pipe, may never end
-		return t.failed(name, errors.New("stopped before anything was sent"))
+		return t.failed(name, lang.T("replay.stopped-early"))
 	}
-	say := words[language(*lang, t.env)]
-	fmt.Fprintf(t.out, say["replayRead"], len(recorded), skipped)
-	srv := midastest.New(midastest.Config{})
+	fmt.Fprintln(t.out, t.say("replay.read", len(recorded), skipped))
+	srv := midastest.New(midastest.Config{CallbackClient: ownClient})
 	srv.DeliverTo(*endpoint)
-	return (&replay{
-		terminal: t, lang: language(*lang, t.env), pause: time.Second / time.Duration(*rate), deliver: srv.Deliver, progress: t.progress(),
-	}).run(ctx, recorded)
+	return (&replay{terminal: t, pause: time.Second / time.Duration(*rate), deliver: srv.Deliver, progress: t.progress()}).run(ctx, recorded)
 }
 
 // onThisMachine reports whether the host of a URL is this machine. A name other than localhost
@@ -128,14 +98,15 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%s is neither a time such as \"2026-11-25 10:00:00\" nor a duration such as 2h", quote(text))
+	return time.Time{}, lang.T("replay.since", text)
 }
 
 // A recordedCallback is the query of a callback, and what it says of itself.
 type recordedCallback struct {
-	query  string
-	billNo string
-	ts     int64
+	query   string
+	billNo  string
+	ts      int64
+	payment string // (openid, billno)
 }
 
 // readCallbacks returns the callbacks of a record or an access log from a time on, in their
@@ -147,6 +118,9 @@ func readCallbacks(in io.Reader, from time.Time) (recorded []recordedCallback, s
 	size, number := 0, 0
 	for lines.Scan() {
 		number++
+		if tap.Masked(lines.Text()) {
+			return nil, 0, lang.T("replay.masked", number)
+		}
 		c, ok := readCallback(lines.Text())
 		if !ok || seen[c.query] || c.ts < from.Unix() && !from.IsZero() {
 			skipped++
@@ -155,11 +129,11 @@ func readCallbacks(in io.Reader, from time.Time) (recorded []recordedCallback, s
 		seen[c.query] = true
 		recorded = append(recorded, c)
 		if size += len(c.query); size > maxReplay {
-			return nil, 0, fmt.Errorf("line %d: more than 64 MiB of callbacks; take a part of the file, or give -since", number)
+			return nil, 0, lang.T("replay.much", number)
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, 0, fmt.Errorf("line %d: %w", number+1, err)
+		return nil, 0, lang.T("replay.line", number+1, err)
 	}
 	return recorded, skipped, nil
 }
@@ -175,35 +149,35 @@ func readCallback(line string) (c recordedCallback, ok bool) {
 			line = e.URL
 		}
 	}
-	m, err := parseMessage(line)
-	if err != nil || !m.callback || m.method != "GET" {
+	m, err := explain.Parse(line, "")
+	if err != nil || m.Kind != explain.Callback || m.Method != "" && m.Method != "GET" || m.FromJSON {
 		return c, false
 	}
-	params := m.params(once)
-	c = recordedCallback{query: m.query, billNo: value(params, "billno")}
-	c.ts, _ = strconv.ParseInt(value(params, "ts"), 10, 64) // one that is no number is before every time
-	return c, c.billNo != "" && value(params, "openid") != "" && value(params, "sig") != ""
+	params := m.Params()
+	c = recordedCallback{query: m.RawQuery, billNo: explain.Value(params, "billno")}
+	c.payment = midas.PaymentID(explain.Value(params, "openid"), c.billNo)
+	c.ts, _ = strconv.ParseInt(explain.Value(params, "ts"), 10, 64) // one that is no number is before every time
+	return c, c.billNo != "" && explain.Value(params, "openid") != "" && explain.Value(params, "sig") != ""
 }
 
 // A replay sends recorded callbacks.
 type replay struct {
 	*terminal
-	lang     string
 	pause    time.Duration // from the beginning of one to the next, at least
 	deliver  func(ctx context.Context, rawQuery string) (*midastest.Receipt, error)
 	progress func(text string)
 }
 
 func (r *replay) run(ctx context.Context, recorded []recordedCallback) (code int) {
-	say := words[r.lang]
 	begin, refused := time.Now(), 0
+	paid := make(map[string]bool) // payments among the accepted callbacks: an answer cannot tell a repeat from a grant
 	tick := time.NewTicker(r.pause)
 	defer tick.Stop()
 	for i, c := range recorded {
 		if ctx.Err() != nil {
 			next := slices.MinFunc(recorded[i:], func(a, b recordedCallback) int { return cmp.Compare(a.ts, b.ts) })
 			r.progress("")
-			fmt.Fprintf(r.out, say["replayStopped"], i, len(recorded)-i, next.ts)
+			fmt.Fprintln(r.out, r.say("replay.stopped", i, len(recorded)-i, next.ts))
 			return exitFailed
 		}
 		// One under way is not cut off: the backend may be granting.
@@ -213,25 +187,27 @@ func (r *replay) run(ctx context.Context, recorded []recordedCallback) (code int
 			return r.failed("replay", err)
 		}
 		e := newCallback("replay", receipt)
-		colour := green
-		if !e.Accepted {
+		colour := explain.Green
+		if e.Accepted {
+			paid[c.payment] = true
+		} else {
 			refused++
-			colour = red
+			colour = explain.Red
 		}
 		r.progress("")
-		fmt.Fprintf(r.out, "%d/%d  %s  %s\n", i+1, len(recorded), printable(c.billNo), r.paint(colour, e.verdict(r.lang)))
+		fmt.Fprintf(r.out, "%d/%d  %s  %s\n", i+1, len(recorded), lang.Printable(c.billNo), r.paint(colour, e.verdict().In(r.lang)))
 		left := len(recorded) - i - 1
 		if left == 0 {
 			break
 		}
 		each := max(r.pause, time.Since(begin)/time.Duration(i+1))
-		r.progress(fmt.Sprintf(say["replayLeft"], left, refused, (each * time.Duration(left)).Round(time.Second)))
+		r.progress(r.say("replay.left", left, refused, (each * time.Duration(left)).Round(time.Second)))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	fmt.Fprintf(r.out, say["replayDone"], len(recorded)-refused, refused)
+	fmt.Fprintln(r.out, r.say("replay.done", len(recorded)-refused, refused, len(paid)))
 	if refused > 0 {
 		return exitFailed
 	}

@@ -55,7 +55,7 @@ func TestReplaySendsWhatTheSandboxRecorded(t *testing.T) {
 	require.Equal(t, []string{first, second}, *got)
 	require.Contains(t, stdout, "2 callbacks to send, 3 lines left out\n")
 	require.Regexp(t, `(?m)^2/2  -APPDJ\S+  accepted$`, stdout)
-	require.Contains(t, stdout, "\n2 accepted, 0 not\n")
+	require.Contains(t, stdout, "\n2 accepted, 0 not; payments among the accepted, by (openid, billno): 2\n")
 }
 
 // recordedQuery does an action, and returns the query of its callback.
@@ -82,17 +82,18 @@ func TestReplayReadsAnAccessLog(t *testing.T) {
 		"",
 		"noise \xff\x00 ?=&",
 		`{"kind":"callback","url":"http://h/p?billno=-B5&openid=o&ts=1518081943&sig=x"}`,
+		`{"kind":"callback","url":"http://h/p?billno=-B5&openid=o&ts=1518081999&sig=y"}`, // the same payment, called back later
 		`{"kind":"order","url":"http://h/p?billno=-B6&openid=o&ts=1518081943&sig=x"}`,
 	}, "\n")
 	code, stdout, stderr := runWith(t, log, nil, "replay", "-url", endpoint, "-rate", "1000", "-lang", "zh", "-")
 	require.Empty(t, stderr)
 	require.Equal(t, exitFailed, code)
-	require.Equal(t, []string{good, "billno=-refuse&openid=o&ts=1518081942&sig=A", "billno=-B5&openid=o&ts=1518081943&sig=x"}, *got)
-	require.Contains(t, stdout, "待重放的回调 3 个，略过 8 行\n1/3  -B1  已接受\n2/3  -refuse  被拒绝，原因：后端应答 ret 3（token_not_found）\n3/3  -B5  已接受\n已接受 2 个，未接受 1 个\n")
+	require.Equal(t, []string{good, "billno=-refuse&openid=o&ts=1518081942&sig=A", "billno=-B5&openid=o&ts=1518081943&sig=x", "billno=-B5&openid=o&ts=1518081999&sig=y"}, *got)
+	require.Contains(t, stdout, "待重放的回调 4 个，略过 8 行\n1/4  -B1  已接受\n2/4  -refuse  被拒绝，原因：后端应答 ret 3（token_not_found）\n3/4  -B5  已接受\n4/4  -B5  已接受\n已接受 3 个，未接受 1 个；已接受的共 2 笔支付（按 openid 和 billno 计）\n")
 
 	*got = nil
 	_, stdout, _ = runWith(t, log, nil, "replay", "-url", endpoint, "-rate", "1000", "-since", "1518081942", "-")
-	require.Len(t, *got, 2, stdout)
+	require.Len(t, *got, 3, stdout)
 }
 
 // The help must not promise more: nothing in an access log names a forgery.
@@ -129,14 +130,14 @@ func TestNoCommandTakesACompressedAnswerForADelivery(t *testing.T) {
 func TestReplayIsPacedShowsWhatIsLeftAndStopsCleanly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		recorded := []recordedCallback{{"1", "-B1", 100}, {"2", "-B2", 103}, {"3", "-B3", 102}, {"4", "-B4", 104}}
+		recorded := []recordedCallback{{query: "1", billNo: "-B1", ts: 100}, {query: "2", billNo: "-B2", ts: 103}, {query: "3", billNo: "-B3", ts: 102}, {query: "4", billNo: "-B4", ts: 104}}
 		var out strings.Builder
 		var shown []string
 		var times []time.Duration
 		begin := time.Now()
 		ctx, interrupt := context.WithCancel(t.Context())
 		r := &replay{
-			terminal: &terminal{out: &out, err: &out, env: func(string) string { return "" }}, lang: "en", pause: 2 * time.Second,
+			terminal: &terminal{out: &out, err: &out, env: func(string) string { return "" }, lang: "en"}, pause: 2 * time.Second,
 			progress: func(text string) { shown = append(shown, text) },
 			deliver: func(ctx context.Context, query string) (*midastest.Receipt, error) {
 				times = append(times, time.Since(begin))
@@ -210,7 +211,7 @@ func TestReplayStopsWhileItWaitsForItsInput(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	interrupt()
 	var said strings.Builder
-	code := run(ctx, []string{"replay", "-url", "http://127.0.0.1:1/pay", "-"}, &terminal{never, &said, &said, func(string) string { return "" }})
+	code := run(ctx, []string{"replay", "-url", "http://127.0.0.1:1/pay", "-"}, &terminal{in: never, out: &said, err: &said, env: func(string) string { return "" }})
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, said.String(), "stopped before anything was sent")
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -16,9 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/cmd/midas/internal/explain"
+	"github.com/midas-go/midas/cmd/midas/internal/lang"
 	"github.com/midas-go/midas/midastest"
 )
 
@@ -28,6 +30,15 @@ const (
 	demoAppKey = "midastest-demo-key"
 	demoPath   = "/pay/notify"
 )
+
+// Where orders go, and what stands before that in the signed path of YSDK (protocol.md 2).
+const (
+	orderPath  = "/mpay/buy_goods_m"
+	ysdkPrefix = "/v3/r"
+)
+
+// faultAskedFor is what midastest says of an answer that was set with /api/next.
+const faultAskedFor = "a fault was asked for"
 
 // How much is kept.
 const (
@@ -41,105 +52,57 @@ const (
 // time, and orders are mostly a quarter of that.
 const maxSearched = 4 << 10
 
-const sandboxAbout = `Usage: midas sandbox [-app-id ID -app-key KEY] [-callback http://127.0.0.1:8080/pay/notify] [flags]
-
-Plays Midas on this machine, for a backend in any language: point its base URL here instead of at
-https://ysdktest.qq.com. It takes orders as the YSDK sandbox does (signature, cookies, ret codes),
-shows the cashier page at the url_params of an order, and calls your delivery URL when the player pays.
-Without -app-id and -app-key it plays a demo app; without -callback a built-in backend answers.
-
-Pages:
-  /                                 dashboard: orders and callbacks, live
-  /v1/…/mobile_goods_info?token_id=TOKEN   cashier: the url_params of an order
-
-Midas:
-  GET  /mpay/buy_goods_m            an order
-
-JSON API (a body may be left out; the answer to a callback says accepted, or the reason):
-  POST /api/orders/TOKEN/pay        {"percent":95,"times":2,"method":"wechat","quantity":3}, each optional
-  POST /api/orders/TOKEN/repeat     the last callback again
-  POST /api/orders/TOKEN/forge      a callback signed with a wrong key: your backend has to refuse it
-  POST /api/orders/TOKEN/expire     a payment after the token expired
-  POST /api/orders/TOKEN/cancel     the player leaves: no callback
-  POST /api/next                    what the next order gets: {"ret":1018}, {"html":true} or {"status":502},
-                                    and with any of them or alone {"delay_ms":3000} and {"cut":true}
-  GET  /api/exchanges?after=SEQ     orders and callbacks after that number, oldest first
-
-The answer to a callback also says ok: the backend did right, that is it accepted a payment, or refused
-a forgery with a ret above 0. A backend that is down refuses no forgery.
-
-Orders are taken as shipped servers send them; a note says where that is not what Tencent's pages ask for. With -strict such
-an order is refused.
-
-State is in memory: the last 3000 orders and callbacks, or 32 MiB of them. It listens on the loopback interface unless -addr says otherwise.
-`
-
 func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	const name = "sandbox"
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	var keys keyFlags
-	keys.register(flags, "app-key", "`pay key` of the app, without the trailing \"&\"")
-	appID := flags.String("app-id", "", "`offer id` of the app it plays Midas for; if empty, the demo app "+demoAppID)
-	callback := flags.String("callback", "", "your backend's delivery `URL`")
-	path := flags.String("path", "", "`path` that callbacks are signed for, if the registered URL's is not that of -callback")
-	addr := flags.String("addr", "127.0.0.1:9100", "`address` to listen on; other machines can reach it if it is not loopback")
-	var hosts []string
-	flags.Func("host", "a further `name` under which it may be called, such as host.docker.internal; may be repeated", func(host string) error {
-		hosts = append(hosts, host)
-		return nil
-	})
-	record := flags.String("record", "", "append every exchange to this `file`, as JSON lines (mode 0600)")
-	secrets := flags.Bool("secrets", false, "show openkey, pfkey and pay_token, in the record too, instead of masking them")
-	strict := flags.Bool("strict", false, "refuse orders whose org_loc or query is not as Tencent's pages ask for, instead of noting it")
-	lang := langFlag(flags)
-	if code, ok := t.parse(flags, args, sandboxAbout); !ok {
+	flags := newFlags(name)
+	keys := newKeyFlags(flags, "app-key")
+	appID := flags.String("app-id", "", "")
+	callback := flags.String("callback", "", "")
+	path := flags.String("path", "", "")
+	addr := flags.String("addr", "127.0.0.1:9100", "")
+	hosts := repeatable(flags, "host")
+	record := flags.String("record", "", "")
+	secrets := flags.Bool("secrets", false, "")
+	strict := flags.Bool("strict", false, "")
+	if code, ok := t.parse(flags, args); !ok {
 		return code
 	}
-	if flags.NArg() > 0 {
-		return t.misused(name, fmt.Errorf("%s: all settings are flags", quote(flags.Arg(0))))
-	}
 	appKey := demoAppKey
-	if demo := *appID == "" && len(keys.keys) == 0 && keys.file == "" && t.env(keyVariable) == ""; demo {
+	if *appID == "" && !keys.given(t) {
 		*appID = demoAppID
 	} else {
-		given, err := keys.read(t, "app-key")
-		switch {
-		case *appID == "":
-			return t.misused(name, errors.New("-app-id: missing; give it with the pay key (-app-key, -app-key-file or "+keyVariable+"), or neither for the demo app"))
-		case err != nil:
-			return t.misused(name, err)
-		case len(given) > 1:
-			return t.misused(name, errors.New("-app-key: give one pay key"))
+		key, err := keys.one(t)
+		if t.refused(name, when(*appID == "", lang.T("sandbox.no-app-id", keyVariable)), err) {
+			return exitUsage
 		}
-		appKey = given[0]
+		appKey = key
 	}
-	if _, err := newClient(midas.Config{AppID: *appID, AppKey: appKey}); err != nil {
-		return t.misused(name, fmt.Errorf("-app-id: %w", err)) // the key was checked before
-	}
-	if _, err := newClient(midas.Config{AppID: *appID, AppKey: appKey, DeliveryPath: *path}); err != nil {
-		return t.misused(name, fmt.Errorf("-path: %w", err))
-	}
-	if *callback != "" {
-		if err := checkDeliveryURL(*callback); err != nil {
-			return t.misused(name, fmt.Errorf("-callback: %w", err))
-		}
+	cfg := midas.Config{AppID: *appID, AppKey: appKey}
+	wrongID := wrongConfig(cfg) // the key was checked before
+	cfg.DeliveryPath = *path
+	wrongURL := checkDeliveryURL(cmp.Or(*callback, "http://127.0.0.1"+demoPath))
+	if t.refused(name, when(flags.NArg() > 0, lang.T("sandbox.no-arguments", flags.Arg(0))), flagError("-app-id", wrongID), flagError("-path", wrongConfig(cfg)), flagError("-callback", wrongURL)) {
+		return exitUsage
 	}
 
 	s := newSandbox(settings{
-		appID: *appID, appKey: appKey, callback: *callback, path: *path, strict: *strict, secrets: *secrets, lang: language(*lang, t.env),
+		appID: *appID, appKey: appKey, callback: *callback, path: *path, strict: *strict, secrets: *secrets, lang: t.lang,
 	})
 	recorded := io.Discard
 	if *record != "" {
 		file, err := openRecord(*record)
 		if err != nil {
-			return t.failed(name, fmt.Errorf("-record: %w", err))
+			return t.failed(name, flagError("-record", err))
 		}
 		defer file.Close()
 		recorded = file
 	}
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
-		return t.failed(name, fmt.Errorf("-addr: %w", err))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = lang.T("sandbox.addr-in-use", *addr)
+		}
+		return t.failed(name, flagError("-addr", err))
 	}
 	bound := listener.Addr().(*net.TCPAddr).AddrPort()
 	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
@@ -147,20 +110,20 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 	s.seen = func(e exchange) {
 		line := e.summary(s.lang, base, s.appID)
 		if e.ForgeryTaken() {
-			line = t.paint(red, line)
+			line = t.paint(explain.Red, line)
 		}
 		fmt.Fprintf(t.out, "%s  %s\n", e.Time.Format(time.TimeOnly), line)
 		if err := writeRecord(recorded, e); err != nil {
-			t.failed(name, fmt.Errorf("-record: %w", err))
+			t.failed(name, flagError("-record", err))
 		}
 	}
 
 	server := &http.Server{
-		Handler:           s.handler(bound.Addr(), hosts),
+		Handler:           s.handler(bound.Addr(), *hosts),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		WriteTimeout:      maxDelay + 10*time.Second,
-		MaxHeaderBytes:    maxMessage,                                        // which an order is; net/http adds 4 KiB
+		MaxHeaderBytes:    explain.MaxQuery,                                  // which an order is; net/http adds 4 KiB
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // live pages end with it
 	}
 	stopped := context.AfterFunc(ctx, func() { server.Close() })
@@ -173,24 +136,23 @@ func runSandbox(ctx context.Context, args []string, t *terminal) int {
 
 // welcome prints what a backend needs to know, and returns its base URL.
 func (s *sandbox) welcome(t *terminal, addr netip.AddrPort) (base string) {
-	say := words[s.lang]
-	reach := say["thisMachine"]
+	reach := t.say("sandbox.this-machine")
 	if !addr.Addr().IsLoopback() {
-		reach = t.paint(red, say["otherMachines"])
+		reach = t.paint(explain.Red, t.say("sandbox.other-machines"))
 	}
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.Port())
 	}
 	base = "http://" + addr.String()
-	key := say["keyGiven"]
+	// A key that was given is no demo's, and is printed nowhere.
+	key, pasted, callback, order := t.say("sandbox.key-given"), `"$MIDAS_APP_KEY"`, s.callback, t.say("sandbox.from-backend")
 	if s.appKey == demoAppKey {
-		key = demoAppKey
+		key, pasted = demoAppKey, demoAppKey
 	}
-	callback, order := s.callback, say["fromBackend"]
 	if callback == "" {
-		callback, order = say["builtIn"], s.curl(base)
+		callback, order = t.say("sandbox.built-in"), s.curl(base)
 	}
-	fmt.Fprintf(t.out, say["welcome"], t.paint(bold, say["sandbox"]), base, reach, base, ysdkPrefix+orderPath, s.appID, key, callback, s.path, order, base)
+	fmt.Fprintln(t.out, t.say("sandbox.welcome", lang.Raw(t.paint(explain.Bold, t.say("page.sandbox"))), base, lang.Raw(reach), ysdkPrefix+orderPath, s.appID, key, callback, s.path, order, pasted))
 	return base
 }
 
@@ -221,7 +183,7 @@ func checkHost(next http.Handler, listen netip.Addr, hosts []string) http.Handle
 		isAddress := err == nil && (ip.IsLoopback() || ip == listen || listen.IsUnspecified())
 		isName := host == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 		if !isAddress && !isName {
-			writeError(w, r, http.StatusForbidden, errors.New("the host "+strconv.Quote(r.Host)+" is not this server's; start it with -host NAME to allow a name"))
+			writeError(w, r, lang.T("api.other-host", r.Host))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -267,7 +229,7 @@ func newSandbox(cfg settings) *sandbox {
 	})
 	if s.callback == "" {
 		s.path = cmp.Or(s.path, demoPath)
-		client, err := newClient(midas.Config{AppID: s.appID, AppKey: s.appKey, DeliveryPath: s.path})
+		client, err := midas.New(midas.Config{AppID: s.appID, AppKey: s.appKey, DeliveryPath: s.path})
 		if err != nil {
 			panic(err) // the settings were checked before
 		}
@@ -283,26 +245,25 @@ func newSandbox(cfg settings) *sandbox {
 // ordered keeps what came of a request for an order. In its URL before comes before the query,
 // a "?" included.
 func (s *sandbox) ordered(before string, a midastest.OrderAttempt) {
-	m := &message{method: "GET", query: a.RawQuery}
+	m := &explain.Message{Kind: explain.Request, RawQuery: a.RawQuery}
 	e := exchange{
-		Time: a.Time, Kind: "order", Token: a.Token, URL: before + a.RawQuery, Params: m.params(once), Status: a.Status,
-		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem, Notes: a.Notes, OK: a.Problem == "",
+		Time: a.Time, Kind: "order", Token: a.Token, URL: before + a.RawQuery, Params: m.Params(), Status: a.Status,
+		Reply: a.Body, Accepted: a.Problem == "", Reason: a.Problem, Notes: a.Notes, OK: a.Problem == "", Preset: a.Problem == faultAskedFor,
 	}
 	for _, c := range a.Cookies {
-		e.Cookies = append(e.Cookies, param{c.Name, c.Value})
+		e.Cookies = append(e.Cookies, param{Name: c.Name, Value: c.Value})
+	}
+	options := explain.Options{Keys: []string{s.appKey}, Path: ysdkPrefix + orderPath, Mask: mask}
+	if s.secrets {
+		options.Mask = nil
 	}
 	if a.BaseString != "" { // the signature is the problem
-		right := newRecipe(m, ysdkPrefix+orderPath, s.appKey)
+		e.BaseString = m.BaseString(options.Path, s.appKey, options.Mask)
 		if len(a.RawQuery) <= maxSearched {
-			if found := explanations("en", m, right); found != nil {
-				e.Mistakes, e.Alternatives = found[0], found[1:]
-				e.chinese = explanations("zh", m, right)
+			if found, err := m.Explain(options); err == nil {
+				e.Mistakes = found.Signatures[0].Findings
 			}
 		}
-		if !s.secrets {
-			right.params = maskParams(right.params)
-		}
-		e.BaseString = right.base()
 	}
 	if !s.secrets {
 		e.mask(before, a.RawQuery)
@@ -311,24 +272,12 @@ func (s *sandbox) ordered(before string, a midastest.OrderAttempt) {
 	s.add(e)
 }
 
-// explanations says how the signature received was made, in a language.
-func explanations(lang string, m *message, right recipe) []finding {
-	found := newSearch(lang, m, right, nil, false).find(right)
-	for _, mistakes := range found {
-		for i, wrong := range mistakes { // without what its functions hold on to
-			mistakes[i] = mistake{Name: wrong.Name, What: wrong.What, Cure: wrong.Cure, If: wrong.If}
-		}
-	}
-	return found
-}
-
 // called keeps a callback of an order.
 func (s *sandbox) called(order *exchange, e exchange) exchange {
 	e.Token = order.Token
 	if _, query, ok := strings.Cut(e.URL, "?"); ok {
-		m := &message{callback: true, method: "GET", query: query}
-		right := newRecipe(m, s.path, s.appKey)
-		e.Params, e.BaseString = m.params(once), right.base()
+		m := &explain.Message{Kind: explain.Callback, RawQuery: query}
+		e.Params, e.BaseString = m.Params(), m.BaseString(s.path, s.appKey, nil)
 	}
 	return s.add(e)
 }

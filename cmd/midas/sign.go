@@ -1,58 +1,37 @@
 package main
 
 import (
-	"errors"
-	"flag"
+	"context"
 	"fmt"
 	"net/url"
 	"strings"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/cmd/midas/internal/lang"
 )
 
-const signAbout = `Usage: midas sign -key KEY [-path PATH] NAME=VALUE...
-       midas sign -key KEY -callback -path /registered/path NAME=VALUE...
-
-Prints the signature (sig) of the parameters of a request to Midas, or of a delivery callback.
-Values are given raw, not percent-encoded; empty ones are signed too; a sig among them is not.
-`
-
-func runSign(args []string, t *terminal) int {
+func runSign(_ context.Context, args []string, t *terminal) int {
 	const name = "sign"
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	var keys keyFlags
-	keys.register(flags, "key", "`pay key`, without the trailing \"&\"")
-	callback := flags.Bool("callback", false, "sign a delivery callback instead of a request")
-	method := flags.String("method", "GET", "`method` of a request")
-	path := flags.String("path", "", "signed `path`: of a callback that of the delivery URL as registered at Tencent; of a request, if empty, /v3/r/mpay/buy_goods_m")
-	base := flags.Bool("base", false, "print the base string, which is signed, instead of the signature")
-	query := flags.Bool("query", false, "print the signed query, ready for a URL, instead of the signature")
-	if code, ok := t.parse(flags, args, signAbout); !ok {
+	flags := newFlags(name)
+	keys := newKeyFlags(flags, "key")
+	callback := flags.Bool("callback", false, "")
+	method := flags.String("method", "GET", "")
+	path := flags.String("path", "", "")
+	base := flags.Bool("base", false, "")
+	query := flags.Bool("query", false, "")
+	if code, ok := t.parse(flags, args); !ok {
 		return code
 	}
-	given, err := keys.read(t, "key")
-	switch {
-	case err != nil:
-		return t.misused(name, err)
-	case len(given) > 1:
-		return t.misused(name, errors.New("-key: give one pay key"))
-	case flags.NArg() == 0:
-		return t.misused(name, errors.New("no parameters: give NAME=VALUE after the flags"))
-	case *callback && *path == "":
-		return t.misused(name, errors.New("-path: a callback is signed for the path of its delivery URL, so give it"))
-	case *callback && *method != "GET":
-		return t.misused(name, errors.New("-method: Midas calls back with GET"))
-	case *base && *query:
-		return t.misused(name, errors.New("-base and -query: give one of them"))
+	key, err := keys.one(t)
+	if t.refused(name, err, when(flags.NArg() == 0, lang.T("sign.no-params")), when(*callback && *path == "", lang.T("usage.no-path")),
+		when(*callback && *method != "GET", lang.T("sign.get")), when(*base && *query, lang.T("sign.base-and-query"))) {
+		return exitUsage
 	}
 	params := url.Values{}
 	for _, arg := range flags.Args() {
 		param, value, err := cutParam(arg)
-		if err != nil {
-			return t.misused(name, err)
-		}
-		if params.Has(param) {
-			return t.misused(name, fmt.Errorf("parameter %s: given twice", quote(param)))
+		if t.refused(name, err, when(params.Has(param), lang.T("sign.twice", param))) {
+			return exitUsage
 		}
 		params.Set(param, value)
 	}
@@ -63,7 +42,7 @@ func runSign(args []string, t *terminal) int {
 	} else if *path == "" {
 		*path = ysdkPrefix + orderPath
 	}
-	sig := sign(*method, *path, params, given[0])
+	sig := sign(*method, *path, params, key)
 	switch {
 	case *base:
 		fmt.Fprintln(t.out, baseString(*method, *path, params))

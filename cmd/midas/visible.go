@@ -21,13 +21,7 @@ var invisible = map[rune]string{' ': "SP", '\n': "LF", '\r': "CR", '\t': "TAB", 
 func visible(reply string, size int) []span {
 	more := size - len(reply)
 	var spans []span
-	add := func(text string, marked bool) {
-		if n := len(spans); n > 0 && !marked && !spans[n-1].Marked {
-			spans[n-1].Text += text
-		} else {
-			spans = append(spans, span{text, marked})
-		}
-	}
+	add := func(text string, marked bool) { spans = append(spans, span{text, marked}) }
 	for len(reply) > 0 {
 		r, width := utf8.DecodeRuneInString(reply)
 		switch {
@@ -57,27 +51,6 @@ func visibleText(reply string, size int) string {
 		} else {
 			b.WriteString(s.Text)
 		}
-	}
-	return b.String()
-}
-
-// quote returns s in quotes, safe for a terminal: what comes from a message must not
-// control it.
-func quote(s string) string { return `"` + printable(s) + `"` }
-
-// printable returns s with the characters escaped that a terminal would obey.
-func printable(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		if r == utf8.RuneError && size == 1 {
-			fmt.Fprintf(&b, `\x%02X`, s[0])
-		} else if r == ' ' || unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			fmt.Fprintf(&b, `\u%04X`, r)
-		}
-		s = s[size:]
 	}
 	return b.String()
 }

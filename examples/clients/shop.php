@@ -25,6 +25,7 @@ if ($_SERVER['SCRIPT_NAME'] === '/buy') { // the app asks for an order
     $url = (getenv('MIDAS') ?: 'https://ysdktest.qq.com') . '/mpay/buy_goods_m?' . http_build_query($params, '', '&', PHP_QUERY_RFC3986);
     $cookies = 'session_id=openid; session_type=kp_actoken; org_loc=%2Fv3%2Fr%2Fmpay%2Fbuy_goods_m'; // a QQ login
     $order = json_decode(file_get_contents($url, false, stream_context_create(['http' => ['header' => "Cookie: $cookies", 'timeout' => 5]])), true);
+    if (!isset($order['ret'])) { http_response_code(502); exit; } // a page in place of JSON is null, and null == 0
     if ($order['ret'] == 0) file_put_contents(db('order ' . $order['token']), "$_GET[openid] 1 " . ITEMS); // before the app has it
     exit(json_encode($order)); // token and url_params, for the app
 }
@@ -40,6 +41,7 @@ foreach (explode('&', $_SERVER['QUERY_STRING']) as $pair) { // $_GET drops what 
 $sig = str_replace(' ', '+', $got['sig'] ?? '');
 unset($got['sig'], $got['cee_extend']);
 if (!hash_equals(sig(NOTIFY, $got ?? [], 'C'), $sig)) answer(4, 'bad_parameter:sig');
+$got += ['token' => '', 'openid' => '', 'zoneid' => '', 'payitem' => '', 'billno' => '']; // signed, and still not there
 $order = @file_get_contents(db("order $got[token]"));
 if ($order === false) answer(3, 'token_not_found');
 if ($order !== "$got[openid] $got[zoneid] $got[payitem]") answer(4, 'bad_parameter:payitem'); // amt may be less: discounts

@@ -44,12 +44,12 @@ def notify(query):  # Midas says that the player paid
     got.pop("cee_extend", None)
     if not hmac.compare_digest(sig(NOTIFY, got, C).encode(), received.encode()):
         return 4, "bad_parameter:sig"
-    if got["token"] not in orders:
+    if got.get("token") not in orders:  # signed, and still it may not be there
         return 3, "token_not_found"
-    if orders[got["token"]] != (got["openid"], got["zoneid"], got["payitem"]):
+    if orders[got["token"]] != (got.get("openid"), got.get("zoneid"), got.get("payitem")):
         return 4, "bad_parameter:payitem"  # amt may be less: discounts
     with lock:
-        payment = got["openid"], got["billno"]
+        payment = got["openid"], got.get("billno")
         if payment not in paid:  # once for each payment
             paid.add(payment)
             print("granted", got["payitem"], "to", got["openid"], flush=True)

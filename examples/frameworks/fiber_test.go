@@ -68,7 +68,7 @@ func newMidas(t *testing.T) (*midastest.Server, *midas.Client) {
 
 // callbackFor returns the raw query of a callback for an item that openID paid for.
 func callbackFor(t *testing.T, fake *midastest.Server, openID string, opts ...midastest.PayOption) string {
-	token := fake.AppOrder(midas.OrderRequest{Login: midas.QQ, OpenID: openID,
+	token := fake.AppOrder(midas.OrderRequest{Player: midas.Player{Login: midas.QQ, OpenID: openID},
 		Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}})
 	rawQuery, err := fake.Callback(token, opts...)
 	require.NoError(t, err)

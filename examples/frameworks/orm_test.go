@@ -1,9 +1,11 @@
 package frameworks
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
+	"log"
 	"net/url"
 	"os"
 	"strings"
@@ -17,14 +19,15 @@ import (
 	gormmysql "gorm.io/driver/mysql"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
 	"xorm.io/xorm"
 	"xorm.io/xorm/core"
 )
 
-// gorm and xorm on PostgreSQL: as in gorm.go and xorm.go, but for the line that says so.
+// gorm and xorm on PostgreSQL, as in gorm.go and xorm.go except for the line that says so.
 
 func grantWithGormOnPostgreSQL(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
-	db, err := gorm.Open(postgres.New(postgres.Config{Conn: tx}), new(gorm.Config))
+	db, err := gorm.Open(postgres.New(postgres.Config{Conn: tx}), &gorm.Config{Logger: gormLog(log.Default())})
 	if err != nil {
 		return err
 	}
@@ -102,6 +105,91 @@ func TestAnORMsRowsAreRolledBackWithTheDelivery(t *testing.T) {
 	}
 }
 
+// On MySQL and MariaDB the usual collations take "oAbC" and "oaBc" for one: a player would see the
+// other one's items. Both ORMs make the column of openids one that compares bytes.
+func TestOpenIDsThatDifferInCaseAreTwoPlayers(t *testing.T) {
+	for name, test := range map[string]struct {
+		create func(*testing.T, *sql.DB)
+		grant  func(context.Context, *sql.Tx, *midas.Delivery) error
+	}{
+		"gorm": {func(t *testing.T, db *sql.DB) {
+			game, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db}), &gorm.Config{Logger: gormLog(log.Default())})
+			require.NoError(t, err)
+			require.NoError(t, game.AutoMigrate(new(BagItem)))
+		}, GrantWithGorm},
+		"xorm": {func(t *testing.T, db *sql.DB) {
+			game, err := xorm.NewEngineWithDB("mysql", "/", core.FromDB(db))
+			require.NoError(t, err)
+			require.NoError(t, game.CreateTables(new(BagItem)))
+		}, GrantWithXorm},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openMySQL(t)
+			t.Cleanup(func() { execute(t, db, "DROP TABLE IF EXISTS bag_items") })
+			test.create(t, db)
+			tx, err := db.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			defer tx.Rollback()
+			for _, openID := range []string{"oAbC", "oaBc"} {
+				d := &midas.Delivery{OpenID: openID, BillNo: "-1", Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}
+				require.NoError(t, test.grant(t.Context(), tx, d))
+			}
+			var n int
+			require.NoError(t, tx.QueryRow("SELECT COUNT(*) FROM bag_items WHERE openid = 'oAbC'").Scan(&n))
+			require.Equal(t, 1, n)
+		})
+	}
+}
+
+// A statement that fails is logged without the player's openid. gorm's own configuration logs the openid.
+func TestGormsLogShowsNoOpenID(t *testing.T) {
+	db := openMySQL(t)
+	for name, test := range map[string]struct {
+		log   func(logger.Writer) logger.Interface
+		shown bool
+	}{
+		"the recipe's log": {gormLog, false},
+		"gorm's default":   {func(out logger.Writer) logger.Interface { return logger.New(out, logger.Config{LogLevel: logger.Warn}) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			game, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db}), &gorm.Config{Logger: test.log(log.New(&out, "", 0))})
+			require.NoError(t, err)
+			rows := []BagItem{{OpenID: "oSECRET", BillNo: "-1", Item: "gem60", Quantity: 1}}
+			require.Error(t, game.Table("no_such_table").Create(&rows).Error)
+			require.Contains(t, out.String(), "no_such_table")
+			require.Equal(t, test.shown, strings.Contains(out.String(), "oSECRET"), out.String())
+		})
+	}
+}
+
+// xorm logs statements after ShowSQL(true) only.
+func TestXormLogsNoStatement(t *testing.T) {
+	db := openMySQL(t)
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	stdout := os.Stdout
+	defer func() { os.Stdout = stdout }()
+	os.Stdout, err = os.Create(t.TempDir() + "/stdout")
+	require.NoError(t, err)
+	defer os.Stdout.Close()
+	d := &midas.Delivery{OpenID: "oSECRET", BillNo: "-1", Items: []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}}}
+	require.Error(t, GrantWithXorm(t.Context(), tx, d), "there is no table")
+	out, err := os.ReadFile(os.Stdout.Name())
+	require.NoError(t, err)
+	require.NotContains(t, string(out), "oSECRET")
+
+	engine, err := xorm.NewEngineWithDB("mysql", "/", core.FromDB(db))
+	require.NoError(t, err)
+	engine.ShowSQL(true)
+	_, err = engine.Table("no_such_table").Insert(&BagItem{OpenID: "oSECRET", BillNo: "-1", Item: "gem60", Quantity: 1})
+	require.Error(t, err)
+	out, err = os.ReadFile(os.Stdout.Name())
+	require.NoError(t, err)
+	require.Contains(t, string(out), "oSECRET", "what the page warns of")
+}
+
 // What the documentation warns of: a gorm of the game's own keeps what the delivery rolls back.
 func TestAnORMOnAnotherConnectionKeepsWhatIsRolledBack(t *testing.T) {
 	db := openMySQL(t)
@@ -167,7 +255,7 @@ func execute(t *testing.T, db *sql.DB, statement string) {
 }
 
 func openMySQL(t *testing.T) *sql.DB {
-	u, err := url.Parse(serverURL(t, "MIDAS_TEST_MYSQL")) // mysql://user:password@host:port/database
+	u, err := url.Parse(serverURL(t, "MIDAS_TEST_MARIADB")) // mysql://user:password@host:port/database
 	require.NoError(t, err)
 	config := mysql.NewConfig()
 	config.Net, config.Addr, config.DBName, config.User = "tcp", u.Host, strings.TrimPrefix(u.Path, "/"), u.User.Username()

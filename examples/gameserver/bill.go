@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/csv"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,13 +10,10 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
-	"golang.org/x/text/encoding/simplifiedchinese"
 )
 
 // margin is by how much the bill's clock and the ledger's may differ.
@@ -40,6 +35,7 @@ func reconcile(flags *flag.FlagSet) action {
 	columns := flags.String("columns", "", "`names` in the header: billno=…,amount=… and, if the bill has it, openid=…")
 	encoding := flags.String("encoding", "utf-8", "of the file: utf-8 or gbk")
 	unit := flags.String("unit", "yuan", "of the amounts: yuan or fen")
+	appID := flags.String("app-id", "", "compare payments of this offer `id` only, where several apps, or a mini game, share the tables")
 	dayVar(flags, &from, "from", "first `day` on the bill, such as 2026-11-24 (default yesterday)")
 	dayVar(flags, &to, "to", "`day` after the last (default today)")
 	return func(ctx context.Context, s *shop, out, terminal io.Writer) error {
@@ -68,6 +64,7 @@ func reconcile(flags *flag.FlagSet) action {
 			fmt.Fprintln(out, visible(problem))
 		}
 		c := newComparison(bill, from, to, out)
+		c.appID = *appID
 		if err := c.readLedger(ctx, s.store, terminal); err != nil {
 			return err
 		}
@@ -90,6 +87,7 @@ func reconcile(flags *flag.FlagSet) action {
 // A comparison of the ledger with the bill of [from, to).
 type comparison struct {
 	from, to time.Time
+	appID    string              // empty: every app's
 	lines    map[string][]billed // of the bill, by billno; what is found in the ledger is taken off
 	found    map[string]bool     // payments that are on the bill, by their id
 
@@ -115,7 +113,7 @@ func (c *comparison) readLedger(ctx context.Context, store *midassql.Store, term
 	begin, end := c.from.Add(-margin), c.to.Add(margin)
 	show := newProgress(terminal, "reading the ledger", int64(end.Sub(begin)))
 	defer show.end()
-	for p, err := range store.Payments(ctx, midassql.Query{From: begin, To: end}) {
+	for p, err := range store.Payments(ctx, midassql.Query{From: begin, To: end, AppID: c.appID}) {
 		if err != nil {
 			return err
 		}
@@ -135,7 +133,7 @@ func (c *comparison) lookUpRest(ctx context.Context, store *midassql.Store, term
 	show := newProgress(terminal, "looking up what is left", int64(len(rest)))
 	defer show.end()
 	for i, b := range rest {
-		for p, err := range store.Payments(ctx, midassql.Query{BillNo: b.billNo, OpenID: b.openID}) {
+		for p, err := range store.Payments(ctx, midassql.Query{BillNo: b.billNo, OpenID: b.openID, AppID: c.appID}) {
 			if err != nil {
 				return err
 			}
@@ -152,6 +150,9 @@ func (c *comparison) lookUpRest(ctx context.Context, store *midassql.Store, term
 // match takes the line of a payment off, and reports whether there was one. A payment has one
 // line: another with its number is one too many.
 func (c *comparison) match(p midassql.Payment) bool {
+	if p.State == midassql.StateNoted { // no payment yet: a refund came before it
+		return true
+	}
 	id := midas.PaymentID(p.OpenID, p.BillNo)
 	if c.found[id] {
 		return true
@@ -165,96 +166,55 @@ func (c *comparison) match(p midassql.Payment) bool {
 		c.another.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, lines[i].amount.Yuan(), p.Charged.Yuan())
 	}
 	switch p.State {
-	case midassql.Done, midassql.Waiting: // a player who is away gets it at the next login
+	case midassql.StateDone, midassql.StateWaiting: // a player who is away gets it at the next login
 	default:
-		c.undelivered.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, p.Charged.Yuan(), string(p.State), cmp.Or(p.Note, p.LastError))
+		c.undelivered.row(fmt.Sprint("line ", lines[i].line), p.BillNo, p.OpenID, p.Charged.Yuan(), string(p.State), why(p))
 	}
 	c.lines[p.BillNo] = slices.Delete(lines, i, i+1)
 	c.found[id] = true
 	return true
 }
 
+// why says why a payment is not delivered.
+func why(p midassql.Payment) string {
+	if p.RefundedInFull {
+		return "refunded in full"
+	}
+	return cmp.Or(p.Note, p.LastError)
+}
+
 // readBill reads the lines of a bill. wrong are those that say something else than a payment, and
 // why; lines without a number, such as totals, are passed over.
 func readBill(ctx context.Context, r io.Reader, columns, encoding, unit string) (bill []billed, wrong []string, err error) {
-	switch encoding {
-	case "utf-8":
-	case "gbk":
-		r = simplifiedchinese.GB18030.NewDecoder().Reader(r) // GBK and more
-	default:
-		return nil, nil, fmt.Errorf("-encoding %q: want utf-8 or gbk", encoding)
-	}
-	parse := map[string]func(string) (midas.Amount, error){"yuan": midas.ParseYuan, "fen": parseFen}[unit]
-	if parse == nil {
-		return nil, nil, fmt.Errorf("-unit %q: want yuan or fen", unit)
-	}
-	buffered := bufio.NewReader(r)
-	if first, _ := buffered.Peek(3); string(first) == "\ufeff" { // a byte order mark
-		_, _ = buffered.Discard(3)
-	}
-	lines := csv.NewReader(buffered)
-	lines.FieldsPerRecord, lines.LazyQuotes, lines.ReuseRecord = -1, true, true
-	header, err := lines.Read()
+	parse, err := amountsIn(unit)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the header: %w", err)
+		return nil, nil, err
 	}
-	at := map[string]int{"openid": -1}
-	for pair := range strings.SplitSeq(columns, ",") {
-		name, title, _ := strings.Cut(pair, "=")
-		i := slices.IndexFunc(header, func(cell string) bool { return plain(cell) == title })
-		switch {
-		case name != "billno" && name != "openid" && name != "amount":
-			return nil, nil, fmt.Errorf("-columns: %q: want billno, openid or amount", name)
-		case i < 0:
-			return nil, nil, fmt.Errorf("-columns: the header has no %q; is -encoding right? It has: %s", title, visible(strings.Join(header, ", ")))
-		}
-		at[name] = i
-	}
-	for _, name := range []string{"billno", "amount"} {
-		if _, ok := at[name]; !ok {
-			return nil, nil, fmt.Errorf("-columns: %s is missing", name)
-		}
+	lines, err := openSheet(r, encoding, columns, []string{"billno", "amount"}, []string{"openid"})
+	if err != nil {
+		return nil, nil, err
 	}
 	for ctx.Err() == nil {
-		cells, err := lines.Read()
+		err := lines.next()
 		if errors.Is(err, io.EOF) {
 			return bill, wrong, nil
 		}
 		if err != nil {
 			return nil, nil, err
 		}
-		line, _ := lines.FieldPos(0)
-		cell := func(name string) string {
-			if i := at[name]; i >= 0 && i < len(cells) {
-				return strings.Clone(plain(cells[i]))
-			}
-			return ""
-		}
-		b := billed{line: line, billNo: cell("billno"), openID: cell("openid")}
+		b := billed{line: lines.line, billNo: lines.cell("billno"), openID: lines.cell("openid")}
 		if b.billNo == "" {
 			continue
 		}
-		if b.amount, err = parse(strings.ReplaceAll(cell("amount"), ",", "")); err != nil {
-			wrong = append(wrong, fmt.Sprintf("line %d: %s: the amount %q is none in %s", line, b.billNo, cell("amount"), unit))
+		if err := lines.whole(); err != nil {
+			wrong = append(wrong, fmt.Sprintf("line %d: %s: %v", b.line, short(b.billNo), err))
+			continue
+		}
+		if b.amount, err = parse(lines.cell("amount")); err != nil {
+			wrong = append(wrong, fmt.Sprintf("line %d: %s: the amount %q is none in %s", b.line, short(b.billNo), short(lines.cell("amount")), unit))
 			continue
 		}
 		bill = append(bill, b)
 	}
 	return nil, nil, ctx.Err()
-}
-
-// plain takes off what keeps spreadsheets from making a number of a long one: `123, '123 and ="123".
-func plain(cell string) string {
-	cell = strings.TrimSpace(cell)
-	cell = strings.TrimPrefix(strings.TrimPrefix(cell, "`"), "'")
-	if inner, ok := strings.CutPrefix(cell, `="`); ok {
-		cell = strings.TrimSuffix(inner, `"`)
-	}
-	return strings.TrimSpace(cell)
-}
-
-// parseFen reads whole fen.
-func parseFen(text string) (midas.Amount, error) {
-	fen, err := strconv.ParseUint(text, 10, 62)
-	return midas.Amount(fen) * midas.Fen, err
 }

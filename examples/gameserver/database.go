@@ -32,7 +32,9 @@ type database struct {
 	*sql.DB
 	dialect midassql.Dialect
 
-	createItems, insertItem, selectItems, isReadOnly string
+	insertItem, takeBack, hadItems, selectItems, insertSession, selectSession, isReadOnly string
+
+	createTables []string // each in a call of its own
 }
 
 // readOnlyTransaction is PostgreSQL's code for a write on a node that takes none.
@@ -47,9 +49,22 @@ func (db *database) classify(err error) midassql.Class {
 		db.hangUp()
 	}
 	if readOnly {
-		return midassql.Again // on the node that takes writes now
+		return midassql.ClassAgain // on the node that takes writes now
 	}
 	return db.dialect.Classify(err)
+}
+
+// noTable reports whether a statement named a table that is not there.
+func noTable(err error) bool {
+	var postgres *pgconn.PgError
+	var maria *mysql.MySQLError
+	switch {
+	case errors.As(err, &postgres):
+		return postgres.Code == "42P01" // undefined_table
+	case errors.As(err, &maria):
+		return maria.Number == 1146 // ER_NO_SUCH_TABLE
+	}
+	return strings.Contains(err.Error(), "no such table") // SQLite has one code for this and much else
 }
 
 // hangUp closes the connections that are idle.
@@ -75,8 +90,14 @@ func (db *database) health(ctx context.Context) error {
 // connect yet. No error shows the password.
 func openDatabase(name string) (*database, error) {
 	db := &database{
-		insertItem:  "INSERT INTO item_journal (openid, billno, item, quantity) VALUES (?, ?, ?, ?)",
+		insertItem: "INSERT INTO item_journal (openid, billno, item, quantity) VALUES (?, ?, ?, ?)",
+		takeBack: `INSERT INTO item_journal (openid, billno, item, quantity)
+			SELECT openid, billno, item, -SUM(quantity) FROM item_journal WHERE openid = ? AND billno = ? GROUP BY openid, billno, item HAVING SUM(quantity) <> 0`,
+		hadItems:    "SELECT COUNT(*) > 0 FROM item_journal WHERE openid = ? AND billno = ?",
 		selectItems: "SELECT item, SUM(quantity) FROM item_journal WHERE openid = ? GROUP BY item ORDER BY item",
+
+		insertSession: "INSERT INTO player_sessions (id, openid, zone) VALUES (?, ?, ?)",
+		selectSession: "SELECT openid, zone FROM player_sessions WHERE id = ?",
 	}
 	scheme, _, isURL := strings.Cut(name, "://")
 	var err error
@@ -120,15 +141,20 @@ func (db *database) openPostgreSQL(name string) error {
 	db.SetConnMaxLifetime(maxConnAge)
 	db.isReadOnly = "SELECT current_setting('transaction_read_only') = 'on'"
 	db.insertItem = "INSERT INTO item_journal (openid, billno, item, quantity) VALUES ($1, $2, $3, $4)"
+	db.takeBack = strings.Replace(strings.Replace(db.takeBack, "?", "$1", 1), "?", "$2", 1)
+	db.hadItems = strings.Replace(strings.Replace(db.hadItems, "?", "$1", 1), "?", "$2", 1)
 	db.selectItems = strings.Replace(db.selectItems, "?", "$1", 1)
+	db.insertSession = "INSERT INTO player_sessions (id, openid, zone) VALUES ($1, $2, $3)"
+	db.selectSession = strings.Replace(db.selectSession, "?", "$1", 1)
 	// The lock keeps two servers that start at once from creating the same table. The key is
 	// the index for selectItems: CREATE INDEX IF NOT EXISTS would hold up every delivery
 	// at each start, while a writer is at work.
-	db.createItems = `SELECT pg_advisory_xact_lock(20240208);
+	db.createTables = []string{`SELECT pg_advisory_xact_lock(20240208);
 		CREATE TABLE IF NOT EXISTS item_journal (
 			id bigint GENERATED ALWAYS AS IDENTITY,
 			openid text NOT NULL, billno text NOT NULL, item text NOT NULL, quantity bigint NOT NULL,
-			PRIMARY KEY (openid, id))`
+			PRIMARY KEY (openid, id));
+		CREATE TABLE IF NOT EXISTS player_sessions (id text PRIMARY KEY, openid text NOT NULL, zone text NOT NULL)`}
 	return nil
 }
 
@@ -156,15 +182,16 @@ func (db *database) openMySQL(name string) error {
 	if err != nil {
 		return errors.New(`mysql: want "mysql://user:password@host:3306/database"`) // err shows the password
 	}
-	// The driver does not end a COMMIT with the context, and the server goes on waiting for a
-	// lock after its client gave up: both need limits of their own. rejectReadOnly hangs up on a
-	// server that became read-only, since its address may belong to another one now. What name
-	// says of the driver's parameters comes later, and so counts.
-	config, err := mysql.ParseDSN("/?timeout=1s&readTimeout=3s&writeTimeout=3s&rejectReadOnly=true&innodb_lock_wait_timeout=1&lock_wait_timeout=1&" + u.RawQuery)
-	if err != nil {
+	if err := checkCharset(u.RawQuery); err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
-	if err := checkCharset(u.RawQuery); err != nil {
+	// The driver does not end a COMMIT with the context, and the server goes on waiting for a
+	// lock after its client gave up: both need limits of their own. rejectReadOnly hangs up on a
+	// server that became read-only, since its address may belong to another one now. interpolateParams
+	// saves the round trip that prepares a statement. What name
+	// says of the driver's parameters comes later, and so counts.
+	config, err := mysql.ParseDSN("/?timeout=1s&readTimeout=3s&writeTimeout=3s&rejectReadOnly=true&interpolateParams=true&innodb_lock_wait_timeout=1&lock_wait_timeout=1&" + u.RawQuery)
+	if err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
 	config.Net, config.Addr = "tcp", u.Host
@@ -184,10 +211,11 @@ func (db *database) openMySQL(name string) error {
 	db.SetMaxIdleConns(maxConns)
 	db.SetConnMaxLifetime(maxConnAge) // the server closes idle ones
 	db.isReadOnly = "SELECT @@global.read_only"
-	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
+	db.createTables = []string{`CREATE TABLE IF NOT EXISTS item_journal (
 		id BIGINT AUTO_INCREMENT PRIMARY KEY,
 		openid VARBINARY(255) NOT NULL, billno VARBINARY(255) NOT NULL, item VARBINARY(255) NOT NULL, quantity BIGINT NOT NULL,
-		KEY item_journal_openid (openid)) ENGINE=InnoDB`
+		KEY item_journal_openid (openid)) ENGINE=InnoDB`, `CREATE TABLE IF NOT EXISTS player_sessions (
+		id VARBINARY(64) PRIMARY KEY, openid VARBINARY(255) NOT NULL, zone VARBINARY(255) NOT NULL) ENGINE=InnoDB`}
 	return nil
 }
 
@@ -225,10 +253,11 @@ func (db *database) openSQLite(file string) error {
 	db.dialect = midassql.SQLite
 	db.SetMaxOpenConns(1) // there is one writer anyway, and waiting in Go is fair
 	db.isReadOnly = "SELECT 0"
-	db.createItems = `CREATE TABLE IF NOT EXISTS item_journal (
+	db.createTables = []string{`CREATE TABLE IF NOT EXISTS item_journal (
 			id INTEGER PRIMARY KEY,
 			openid TEXT NOT NULL, billno TEXT NOT NULL, item TEXT NOT NULL, quantity INTEGER NOT NULL);
-		CREATE INDEX IF NOT EXISTS item_journal_openid ON item_journal (openid)`
+		CREATE INDEX IF NOT EXISTS item_journal_openid ON item_journal (openid);
+		CREATE TABLE IF NOT EXISTS player_sessions (id TEXT PRIMARY KEY, openid TEXT NOT NULL, zone TEXT NOT NULL)`}
 	return nil
 }
 
@@ -241,8 +270,10 @@ func (s *shop) migrate(ctx context.Context) error {
 	if err := s.store.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := s.db.ExecContext(ctx, s.db.createItems); err != nil {
-		return fmt.Errorf("creating item_journal: %w", err)
+	for _, statement := range s.db.createTables {
+		if _, err := s.db.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("creating the game's tables: %w", err)
+		}
 	}
 	s.migrated.Store(true)
 	return nil
@@ -285,6 +316,15 @@ func (s *shop) migrateLater(ctx context.Context) {
 		}
 		s.log.Error("no tables yet", "error", err.Error())
 	}
+}
+
+// A session is a player who has logged in.
+type session struct{ openID, zone string }
+
+// session returns the session with an id, or sql.ErrNoRows.
+func (db *database) session(ctx context.Context, id string) (s session, err error) {
+	err = db.QueryRowContext(ctx, db.selectSession, id).Scan(&s.openID, &s.zone)
+	return s, err
 }
 
 // An ownedItem is how many of an item a player has.

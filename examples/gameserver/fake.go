@@ -43,9 +43,10 @@ func startFake(mux *http.ServeMux, deliveryURL string, log *slog.Logger) *midast
 
 // printCommands prints how to buy something.
 func printCommands(w io.Writer, base string) {
-	fmt.Fprintf(w, `A shop with a Midas inside. Place an order, and pay for it:
+	fmt.Fprintf(w, `A shop with a Midas inside. Log in, place an order, and pay for it:
 
-  curl -s %[1]s/orders -d '{"login":"qq","openid":"player-1","openkey":"demo","pf":"qq_m_qq-2001-android-2011-xxxx","pfkey":"demo","item":"gem60","quantity":1}' | tee order.json
+  curl -s -c session.txt %[1]s/login -d '{"openid":"player-1"}'
+  curl -s -b session.txt %[1]s/orders -d '{"login":"qq","openid":"player-1","openkey":"demo","pf":"qq_m_qq-2001-android-2011-xxxx","pfkey":"demo","item":"gem60","quantity":1}' | tee order.json
   curl -s %[1]s/fake/pay -d @order.json
 
 What the player has now:

@@ -6,6 +6,7 @@ require (
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/midas-go/midas v0.0.0
+	github.com/midas-go/midas/examples/internal/servers v0.0.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/text v0.41.0
 	modernc.org/sqlite v1.61.1
@@ -30,4 +31,7 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
-replace github.com/midas-go/midas => ../..
+replace (
+	github.com/midas-go/midas => ../..
+	github.com/midas-go/midas/examples/internal/servers => ../internal/servers
+)

@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,12 +45,14 @@ const usage = `Gameserver is a small game backend that sells items through Tence
 For customer service and finance, on the same database (-h shows the flags of each):
   gameserver payments -openid ID                 what a player paid for, and what became of it
   gameserver regrant -openid ID -billno NO …     grant what the bill shows and nobody delivered (补单)
+  gameserver refund -openid ID -billno NO …      note a refund, and take the items back (退款)
   gameserver reconcile -bill FILE -columns …     compare the ledger with Tencent's bill (对账)
+  gameserver import -file FILE -columns … -unit … -by …  take over what an earlier backend granted
   gameserver migrate                             change the tables of an earlier release, for as long as that takes
 
 Endpoints:
-  POST /login                    stub: what an app gets from the login SDK
-  POST /orders                   an order; answers what the app hands to the cashier
+  POST /login                    stub: what an app gets from the login SDK; begins a session (a cookie) in a zone
+  POST /orders                   an order of the session; answers what the app hands to the cashier
   GET  <delivery path>           the delivery callback of Midas
   GET  /players/{openid}/items   what a player has
   GET  /healthz                  200 when a payment could be stored now; for monitoring
@@ -68,7 +71,8 @@ type config struct {
 	midas, appID, appKey       string
 	deliveryPath, callbackPath string
 	tlsCert, tlsKey            string
-	dryRun                     bool
+	zones                      string
+	dryRun, appOrders          bool
 	gateway                    midas.Gateway // the fake has its own
 }
 
@@ -97,8 +101,11 @@ func readConfig(args []string, getenv func(string) string, stderr io.Writer) (*c
 	text(&c.callbackPath, "callback-path", "MIDAS_CALLBACK_PATH", "", "`path` on which callbacks arrive here, where a proxy rewrites it (default the delivery path)")
 	text(&c.tlsCert, "tls-cert", "MIDAS_TLS_CERT", "", "`file` with the certificate chain: serve HTTPS")
 	text(&c.tlsKey, "tls-key", "MIDAS_TLS_KEY", "", "`file` with the certificate's key")
+	text(&c.zones, "zones", "MIDAS_ZONES", "1", "the `zones` that players can be in, joined by \",\"")
 	flags.BoolVar(&c.dryRun, "dry-run", false, "bring-up: verify and log callbacks, answer OK, grant nothing (sandbox and fake only) [MIDAS_DRY_RUN]")
 	envOf["dry-run"] = "MIDAS_DRY_RUN"
+	flags.BoolVar(&c.appOrders, "app-orders", false, "grant payments whose order is not stored, if the catalogue has item and price: for a day after another backend placed the orders [MIDAS_APP_ORDERS]")
+	envOf["app-orders"] = "MIDAS_APP_ORDERS"
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
@@ -130,6 +137,8 @@ func (c *config) validate() error {
 		return errors.New("-tls-cert and -tls-key: give both or none")
 	case c.dryRun && c.midas != "fake" && c.midas != "sandbox" && c.midas != "msdk-sandbox":
 		return fmt.Errorf("-dry-run with -midas %s: it answers OK and grants nothing, so it is for the sandbox only", c.midas)
+	case slices.Contains(strings.Split(c.zones, ","), ""):
+		return fmt.Errorf(`-zones %q: want names joined by ",", such as 1,2`, c.zones)
 	case !strings.HasPrefix(c.deliveryPath, "/"):
 		return fmt.Errorf(`-delivery-path %q: want a path such as "/pay/notify"`, c.deliveryPath)
 	}
@@ -204,12 +213,24 @@ func gatewayNamed(name string) (midas.Gateway, error) {
 	return g, nil
 }
 
+// environmentOf returns which environment's tables belong to a gateway: what was paid in the sandbox must
+// not be granted from the live ones. A fake and a proxy could be either.
+func environmentOf(gateway string) string {
+	switch gateway {
+	case "live", "msdk":
+		return "live"
+	case "sandbox", "msdk-sandbox":
+		return "sandbox"
+	}
+	return ""
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errDiffers):
+	case errors.Is(err, errDiffers), errors.Is(err, errLook):
 		os.Exit(1)
 	case errors.Is(err, errUsage):
 		os.Exit(2)
@@ -242,11 +263,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	defer db.Close()
-	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify})
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify, Environment: environmentOf(c.midas), AcceptAppOrders: c.appOrders})
 	if err != nil {
 		return err
 	}
-	shop := &shop{store: store, db: db, log: log}
+	shop := &shop{store: store, db: db, log: log, zones: strings.Split(c.zones, ","), appOrders: c.appOrders}
 	defer shop.createTables(ctx)()
 
 	listener, err := net.Listen("tcp", c.listen)
@@ -256,7 +277,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	defer listener.Close()
 
 	mux := http.NewServeMux()
-	midasConfig := midas.Config{AppID: c.appID, AppKey: c.appKey, Gateway: c.gateway, DeliveryPath: c.deliveryPath, Logger: log}
+	midasConfig := midas.Config{AppID: c.appID, AppKey: c.appKey, Gateway: c.gateway, DeliveryPath: c.deliveryPath, Logger: log, OnCallback: store.OnCallback}
 	if c.midas == "fake" {
 		fake := startFake(mux, "http://"+listener.Addr().String()+c.deliveryPath, log)
 		defer fake.Close()
@@ -302,7 +323,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	log.Info("stopping")
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
-	err = errors.Join(server.Shutdown(grace), client.Wait(grace))
+	err = errors.Join(server.Shutdown(grace), client.Wait(grace), store.Wait(grace))
 	log.Info("stopped")
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/examples/internal/servers"
 	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
 	"github.com/stretchr/testify/assert"
@@ -50,14 +52,15 @@ func environment(pairs ...string) func(string) string {
 
 func TestWrongUsageIsNamed(t *testing.T) {
 	t.Parallel()
-	live := environment("MIDAS_APP_ID", appID, "MIDAS_APP_KEY", appKey)
+	live := environment("MIDAS_APP_ID", servers.AppID, "MIDAS_APP_KEY", servers.AppKey)
 	for _, test := range []struct {
 		args   string
 		getenv func(string) string
 		want   string
 	}{
 		{"-midas live", environment(), "-app-id"},
-		{"-midas live", environment("MIDAS_APP_ID", appID), "MIDAS_APP_KEY"},
+		{"-zones 1,,2", environment(), "-zones"},
+		{"-midas live", environment("MIDAS_APP_ID", servers.AppID), "MIDAS_APP_KEY"},
 		{"-midas moon", live, "-midas"},
 		{"", live, "-midas fake with an app id"},
 		{"-listen :8080", environment(), "-listen"},
@@ -85,7 +88,7 @@ func TestWrongUsageIsNamed(t *testing.T) {
 		t.Run(test.args, func(t *testing.T) {
 			_, err := readConfig(strings.Fields(test.args), test.getenv, io.Discard)
 			require.ErrorContains(t, err, test.want)
-			require.NotContains(t, err.Error(), appKey)
+			require.NotContains(t, err.Error(), servers.AppKey)
 		})
 	}
 
@@ -128,14 +131,14 @@ func TestTheEnvironmentIsUsedWhereAFlagIsNotGiven(t *testing.T) {
 	c, err := readConfig([]string{"-delivery-path", "/flag"}, getenv, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, &config{listen: ":1", db: "postgres://h/d", midas: "sandbox", appID: "1", appKey: "k",
-		deliveryPath: "/flag", callbackPath: "/flag", gateway: midas.Sandbox()}, c)
+		deliveryPath: "/flag", callbackPath: "/flag", zones: "1", gateway: midas.Sandbox()}, c)
 }
 
 // The first minutes of a newcomer: no set-up, and the commands that were printed.
 func TestPrintedCommandsBuySomething(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
-		missing(t, "curl is not installed")
+		servers.Missing(t, "curl is not installed")
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -149,7 +152,7 @@ func TestPrintedCommandsBuySomething(t *testing.T) {
 	}()
 	var commands []string
 	printed := make([]byte, 4096)
-	for len(commands) < 3 {
+	for len(commands) < 4 {
 		n, err := stdoutReader.Read(printed)
 		require.NoError(t, err)
 		for line := range strings.Lines(string(printed[:n])) {
@@ -166,9 +169,10 @@ func TestPrintedCommandsBuySomething(t *testing.T) {
 		require.NoError(t, err, string(output))
 		return string(output)
 	}
-	require.Contains(t, shell(commands[0]), `"url_params":"/v1/`)
-	require.Contains(t, shell(commands[1]), `"delivered":true`)
-	require.JSONEq(t, `{"items":[{"id":"gem60","quantity":1}]}`, shell(commands[2]))
+	require.Contains(t, shell(commands[0]), `"openkey":"`)
+	require.Contains(t, shell(commands[1]), `"url_params":"/v1/`)
+	require.Contains(t, shell(commands[2]), `"delivered":true`)
+	require.JSONEq(t, `{"items":[{"id":"gem60","quantity":1}]}`, shell(commands[3]))
 
 	stop()
 	require.NoError(t, <-ended)
@@ -185,9 +189,10 @@ const goodOrder = `{"login":"qq","openid":"player","openkey":"SECRET-openkey","p
 
 func TestOrdersOfTheApp(t *testing.T) {
 	t.Parallel()
-	fake := newFake(t, "/pay/notify")
-	databaseURL := newDatabase(t, midassql.SQLite)
-	server := startProcess(t, fake, databaseURL)
+	fake := servers.Midas(t, "/pay/notify")
+	databaseURL := newDatabase(t, sqlite)
+	server := startServer(t, fake, databaseURL)
+	player := playerOf(t, server.URL, `{"openid":"player"}`)
 
 	for _, test := range []struct {
 		name, body string
@@ -198,44 +203,91 @@ func TestOrdersOfTheApp(t *testing.T) {
 		{"a price of the app's own", strings.Replace(goodOrder, `"item"`, `"price":1,"item"`, 1), http.StatusBadRequest, "price"},
 		{"an item that is not for sale", strings.Replace(goodOrder, "gem60", "crown", 1), http.StatusBadRequest, "catalogue"},
 		{"no openkey", strings.Replace(goodOrder, "SECRET-openkey", "", 1), http.StatusBadRequest, "openkey"},
+		{"a zone of the app's own", strings.Replace(goodOrder, `"item"`, `"zone":"7","item"`, 1), http.StatusBadRequest, "zone"},
+		{"another player's openid", strings.Replace(goodOrder, `"player"`, `"anna"`, 1), http.StatusUnauthorized, "the session's"},
 		{"a negative quantity", strings.Replace(goodOrder, `"quantity":1`, `"quantity":-1`, 1), http.StatusBadRequest, "payitem"},
 		{"no JSON", "openid=player", http.StatusBadRequest, "JSON"},
 		{"17 KiB", `{"openid":"` + strings.Repeat("x", 17<<10) + `"}`, http.StatusRequestEntityTooLarge, "16 KiB"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			status, body := post(t, server.url+"/orders", test.body)
+			status, body := player.post(t, "/orders", test.body)
 			require.Equal(t, test.status, status, body)
 			require.Contains(t, body, test.want)
 		})
 	}
 
 	fake.NextOrders(midastest.Fault{Ret: 1018, Msg: "not logged in"})
-	status, body := post(t, server.url+"/orders", goodOrder)
+	status, body := player.post(t, "/orders", goodOrder)
 	require.Equal(t, http.StatusUnauthorized, status)
 	require.Contains(t, body, "log in again")
 	fake.NextOrders(midastest.Fault{HTML: true})
-	status, _ = post(t, server.url+"/orders", goodOrder)
+	status, _ = player.post(t, "/orders", goodOrder)
 	require.Equal(t, http.StatusBadGateway, status)
-
-	status, body = post(t, server.url+"/login", `{"openid":"player"}`)
-	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, body, `"openkey":"`)
 
 	// Stored is what was accepted, and no secret anywhere.
 	db := reader(t, databaseURL)
 	var stored int
 	require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM midas_orders").Scan(&stored))
 	require.Equal(t, 1, stored)
-	log, err := os.ReadFile(server.log)
+	log, err := os.ReadFile(server.Log)
 	require.NoError(t, err)
-	for _, secret := range []string{"SECRET", appKey, "sig="} {
+	for _, secret := range []string{"SECRET", servers.AppKey, "sig="} {
 		require.NotContains(t, string(log), secret)
 	}
 }
 
-func post(t *testing.T, url, body string) (int, string) {
+// The zone is the session's, and one that there is: a payment for another one would wait for ever.
+func TestTheZoneComesFromTheSession(t *testing.T) {
+	t.Parallel()
+	fake := servers.Midas(t, "/pay/notify")
+	databaseURL := newDatabase(t, sqlite)
+	server := startServer(t, fake, databaseURL, "-zones", "1,2_7")
+	for _, login := range []struct{ body, zone string }{
+		{`{"openid":"player"}`, "1"}, {`{"openid":"player","zone":"1"}`, "1"}, {`{"openid":"player","zone":"2_7"}`, "2_7"},
+	} {
+		status, body := playerOf(t, server.URL, login.body).post(t, "/orders", goodOrder)
+		require.Equal(t, http.StatusCreated, status, body)
+		var order midas.Order
+		require.NoError(t, json.Unmarshal([]byte(body), &order))
+		var zone string
+		require.NoError(t, reader(t, databaseURL).QueryRow("SELECT zone FROM midas_orders WHERE token = '"+order.Token+"'").Scan(&zone))
+		require.Equal(t, login.zone, zone)
+	}
+	stranger := app{http.DefaultClient, server.URL}
+	for _, body := range []string{`{"openid":"player","zone":"nowhere-1"}`, `{"openid":"player","zone":"2"}`, `{"zone":"1"}`} {
+		status, text := stranger.post(t, "/login", body)
+		require.Equal(t, http.StatusBadRequest, status, text)
+	}
+	status, text := stranger.post(t, "/orders", goodOrder)
+	require.Equal(t, http.StatusUnauthorized, status, text)
+
+	// A zone that was closed after the login.
+	player := playerOf(t, server.URL, `{"openid":"player","zone":"2_7"}`)
+	closed := startServer(t, fake, databaseURL, "-zones", "1")
+	status, text = app{player.Client, closed.URL}.post(t, "/orders", goodOrder) // cookies know no ports
+	require.Equal(t, http.StatusUnauthorized, status, text)
+}
+
+// An app keeps its cookies.
+type app struct {
+	*http.Client
+	server string
+}
+
+// playerOf returns the app of a player who has logged in.
+func playerOf(t *testing.T, server, login string) app {
 	t.Helper()
-	resp, err := apps.Post(url, "application/json", strings.NewReader(body))
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	a := app{&http.Client{Timeout: servers.Apps.Timeout, Transport: servers.Apps.Transport, Jar: jar}, server}
+	status, body := a.post(t, "/login", login)
+	require.Equal(t, http.StatusOK, status, body)
+	return a
+}
+
+func (a app) post(t *testing.T, path, body string) (int, string) {
+	t.Helper()
+	resp, err := a.Post(a.server+path, "application/json", strings.NewReader(body))
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
@@ -247,12 +299,12 @@ func post(t *testing.T, url, body string) (int, string) {
 // of service; callbacks are answered ret 1 meanwhile, and granted afterwards.
 func TestADatabaseThatIsAway(t *testing.T) {
 	t.Parallel()
-	postgres := startPostgreSQL(t)
-	require.NoError(t, postgres.control("stop", "-m", "fast"))
-	fake := newFake(t, "/pay/notify")
-	server := startProcess(t, fake, postgres.url)
+	postgres := servers.PostgreSQL(t)
+	postgres.End(postgres.Stop)
+	fake := servers.Midas(t, "/pay/notify")
+	server := startServer(t, fake, postgres.URL)
 	status := func(path string) int {
-		resp, err := apps.Get(server.url + path)
+		resp, err := servers.Apps.Get(server.URL + path)
 		require.NoError(t, err)
 		resp.Body.Close()
 		return resp.StatusCode
@@ -263,73 +315,70 @@ func TestADatabaseThatIsAway(t *testing.T) {
 		require.Eventually(t, func() bool { return slices.Equal(probes(), []int{live, ready, healthy}) }, time.Minute, 50*time.Millisecond)
 	}
 	require.Equal(t, []int{200, 503, 503}, probes())
-	require.NoError(t, postgres.control("start"))
+	require.NoError(t, postgres.Start(t.Context()))
 	become(200, 200, 200)
 
-	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	token, err := placeOrder(t.Context(), server, "player", "gem60", 1)
 	require.NoError(t, err)
 	rawQuery, err := fake.Callback(token, midastest.BillNo("-away-1"))
 	require.NoError(t, err)
-	require.NoError(t, postgres.control("stop", "-m", "fast"))
+	postgres.End(postgres.Stop)
 	require.Equal(t, []int{200, 200, 503}, probes())
-	require.Equal(t, 1, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
-	require.NoError(t, postgres.control("start"))
+	require.Equal(t, 1, call(t.Context(), server, rawQuery))
+	require.NoError(t, postgres.Start(t.Context()))
 	become(200, 200, 200)
-	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
-	requireExactlyOnce(t, postgres.url, []payment{{"player", "-away-1", "gem60", 1}})
+	require.Equal(t, 0, call(t.Context(), server, rawQuery))
+	requireExactlyOnce(t, postgres.URL, []payment{{"player", "-away-1", "gem60", 1}})
 }
 
 // A server that starts neither waits for those who write, nor lets anybody wait behind it.
 func TestAStartHoldsUpNobody(t *testing.T) {
 	t.Parallel()
-	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL} { // SQLite has one writer
-		t.Run(string(dialect), func(t *testing.T) {
-			databaseURL := newDatabase(t, dialect)
-			fake := newFake(t, "/pay/notify")
-			startProcess(t, fake, databaseURL)
-			db := reader(t, databaseURL)
-			writer, err := db.BeginTx(t.Context(), nil)
-			require.NoError(t, err)
-			defer writer.Rollback()
-			_, err = writer.ExecContext(t.Context(), db.insertItem, "player", "-uncommitted", "gem60", 1)
-			require.NoError(t, err)
-			_, err = writer.ExecContext(t.Context(), `INSERT INTO midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at)
-				VALUES ('player', '-uncommitted', 'token', '1', '[]', 0, 0, 0)`)
-			require.NoError(t, err)
+	onEach(t, func(t *testing.T, databaseURL string) {
+		fake := servers.Midas(t, "/pay/notify")
+		startServer(t, fake, databaseURL)
+		db := reader(t, databaseURL)
+		writer, err := db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		defer writer.Rollback()
+		_, err = writer.ExecContext(t.Context(), db.insertItem, "player", "-uncommitted", "gem60", 1)
+		require.NoError(t, err)
+		_, err = writer.ExecContext(t.Context(), `INSERT INTO midas_deliveries (openid, billno, token, zone, items, charged, called_at, granted_at)
+			VALUES ('player', '-uncommitted', 'token', '1', '[]', 0, 0, 0)`)
+		require.NoError(t, err)
 
-			server := startProcess(t, fake, databaseURL)
-			token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
-			require.NoError(t, err)
-			rawQuery, err := fake.Callback(token, midastest.BillNo("-start-1"))
-			require.NoError(t, err)
-			require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
-			require.NoError(t, writer.Rollback())
-			requireExactlyOnce(t, databaseURL, []payment{{"player", "-start-1", "gem60", 1}})
-		})
-	}
+		server := startServer(t, fake, databaseURL)
+		token, err := placeOrder(t.Context(), server, "player", "gem60", 1)
+		require.NoError(t, err)
+		rawQuery, err := fake.Callback(token, midastest.BillNo("-start-1"))
+		require.NoError(t, err)
+		require.Equal(t, 0, call(t.Context(), server, rawQuery))
+		require.NoError(t, writer.Rollback())
+		requireExactlyOnce(t, databaseURL, []payment{{"player", "-start-1", "gem60", 1}})
+	}, sqlite) // which has one writer
 }
 
 // Tencent's bring-up step: verified, logged, answered OK, and nothing granted, although no such
 // order was ever stored.
 func TestDryRun(t *testing.T) {
 	t.Parallel()
-	fake := newFake(t, "/pay/notify")
-	databaseURL := newDatabase(t, midassql.SQLite)
-	server := startProcess(t, fake, databaseURL, "-midas", "sandbox", "-dry-run") // Tencent's sandbox is not asked
+	fake := servers.Midas(t, "/pay/notify")
+	databaseURL := newDatabase(t, sqlite)
+	server := startServer(t, fake, databaseURL, "-midas", "sandbox", "-dry-run") // Tencent's sandbox is not asked
 
-	token := fake.AppOrder(midas.OrderRequest{Login: midas.QQ, OpenID: "player", Items: []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}}})
+	token := fake.AppOrder(midas.OrderRequest{Player: midas.Player{Login: midas.QQ, OpenID: "player"}, Items: []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}}})
 	rawQuery, err := fake.Callback(token, midastest.BillNo("-dry-1"))
 	require.NoError(t, err)
-	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+	require.Equal(t, 0, call(t.Context(), server, rawQuery))
 	forged, err := fake.Callback(token, midastest.WrongKey("guessed"))
 	require.NoError(t, err)
-	require.Equal(t, 4, call(t.Context(), midasCalls, server.url+"/pay/notify", forged))
+	require.Equal(t, 4, call(t.Context(), server, forged))
 
-	require.Empty(t, itemsOf(t, server.url, "player"))
+	require.Empty(t, itemsOf(t, server, "player"))
 	db := reader(t, databaseURL)
 	require.Empty(t, granted(t, db))
 	require.Empty(t, remembered(t, db), "the real delivery comes with the real run")
-	log, err := os.ReadFile(server.log)
+	log, err := os.ReadFile(server.Log)
 	require.NoError(t, err)
 	require.Contains(t, string(log), "dry run: verified, nothing is granted")
 	require.Contains(t, string(log), "-dry-1")
@@ -339,29 +388,29 @@ func TestDryRun(t *testing.T) {
 // signs.
 func TestCEE(t *testing.T) {
 	t.Parallel()
-	fake := newFake(t, "/ceecloudpay/notify")
-	databaseURL := newDatabase(t, midassql.SQLite)
-	server := startProcess(t, fake, databaseURL, "-delivery-path", "/ceecloudpay/notify")
-	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 2)
+	fake := servers.Midas(t, "/ceecloudpay/notify")
+	databaseURL := newDatabase(t, sqlite)
+	server := startServer(t, fake, databaseURL, "-delivery-path", "/ceecloudpay/notify")
+	token, err := placeOrder(t.Context(), server, "player", "gem60", 2)
 	require.NoError(t, err)
 	rawQuery, err := fake.Callback(token, midastest.BillNo("-cee-1"))
 	require.NoError(t, err)
-	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/ceecloudpay/notify", rawQuery+"&cee_extend=MyZ4"))
+	require.Equal(t, 0, servers.Call(t.Context(), servers.Callers, server.URL+"/ceecloudpay/notify", rawQuery+"&cee_extend=MyZ4"))
 	requireExactlyOnce(t, databaseURL, []payment{{"player", "-cee-1", "gem60", 2}})
 }
 
 // A delivery path that ends in a slash is that path, and not what is below it.
 func TestDeliveryPathWithSlash(t *testing.T) {
 	t.Parallel()
-	fake := newFake(t, "/pay/")
-	databaseURL := newDatabase(t, midassql.SQLite)
-	server := startProcess(t, fake, databaseURL, "-delivery-path", "/pay/")
-	token, err := placeOrder(t.Context(), server.url, "player", "gem60", 1)
+	fake := servers.Midas(t, "/pay/")
+	databaseURL := newDatabase(t, sqlite)
+	server := startServer(t, fake, databaseURL, "-delivery-path", "/pay/")
+	token, err := placeOrder(t.Context(), server, "player", "gem60", 1)
 	require.NoError(t, err)
 	rawQuery, err := fake.Callback(token, midastest.BillNo("-slash-1"))
 	require.NoError(t, err)
-	require.Equal(t, noAnswer, call(t.Context(), midasCalls, server.url+"/pay/below", rawQuery))
-	require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/", rawQuery))
+	require.Equal(t, servers.NoAnswer, servers.Call(t.Context(), servers.Callers, server.URL+"/pay/below", rawQuery))
+	require.Equal(t, 0, servers.Call(t.Context(), servers.Callers, server.URL+"/pay/", rawQuery))
 	requireExactlyOnce(t, databaseURL, []payment{{"player", "-slash-1", "gem60", 1}})
 }
 
@@ -370,20 +419,20 @@ func TestDeliveryPathWithSlash(t *testing.T) {
 func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 	t.Parallel()
 	const eventually, often = time.Minute, 5 * time.Millisecond
-	mariaDB := startMariaDB(t)
-	fake := newFake(t, "/pay/notify")
+	mariaDB := servers.MariaDB(t)
+	fake := servers.Midas(t, "/pay/notify")
 	var paid []payment
 	for _, want := range []int{0, 1} {
 		t.Run(fmt.Sprint("ret ", want), func(t *testing.T) {
-			server := startProcess(t, fake, mariaDB.databaseURL()+"?lock_wait_timeout=10&readTimeout=10s") // while the test looks on
+			server := startServer(t, fake, mariaDB.URL+"?lock_wait_timeout=10&readTimeout=10s") // while the test looks on
 			p := payment{"player", fmt.Sprint("-stop-", want), "gem60", 1}
-			token, err := placeOrder(t.Context(), server.url, p.openID, p.item, p.quantity)
+			token, err := placeOrder(t.Context(), server, p.openID, p.item, p.quantity)
 			require.NoError(t, err)
 			rawQuery, err := fake.Callback(token, midastest.BillNo(p.billNo))
 			require.NoError(t, err)
 
 			// A backup stops commits, and nothing else.
-			backup, err := reader(t, mariaDB.databaseURL()).Conn(t.Context())
+			backup, err := reader(t, mariaDB.URL).Conn(t.Context())
 			require.NoError(t, err)
 			defer backup.Close()
 			stage := func(name string) {
@@ -393,7 +442,7 @@ func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 			stage("START")
 			stage("BLOCK_COMMIT")
 			answer, code := make(chan int, 1), make(chan int, 1)
-			go func() { answer <- call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery) }()
+			go func() { answer <- call(t.Context(), server, rawQuery) }()
 			require.Eventually(t, func() bool {
 				var commits int
 				err := backup.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'COMMIT'").Scan(&commits)
@@ -403,8 +452,8 @@ func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 				require.Equal(t, 1, <-answer)
 				answer <- 1 // for below
 			}
-			go func() { code <- server.end(syscall.SIGTERM) }()
-			require.Eventually(t, func() bool { return strings.Contains(tail(server.log), `"msg":"stopping"`) }, eventually, often)
+			go func() { code <- server.End(syscall.SIGTERM) }()
+			require.Eventually(t, func() bool { return strings.Contains(servers.Tail(server.Log), `"msg":"stopping"`) }, eventually, often)
 			if want == 1 {
 				ended := func() bool { return len(code) > 0 }
 				require.Never(t, ended, 200*time.Millisecond, often, "the server did not wait for the delivery")
@@ -412,11 +461,11 @@ func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 			stage("END")
 			require.Equal(t, want, <-answer)
 			require.Zero(t, <-code)
-			log := tail(server.log)
+			log := servers.Tail(server.Log)
 			require.Contains(t, log, `"msg":"stopped"`)
 			require.Equal(t, want == 1, strings.Contains(log, "reconcile it"), "delivered after ret 1 was answered")
 			paid = append(paid, p)
-			requireExactlyOnce(t, mariaDB.databaseURL(), paid)
+			requireExactlyOnce(t, mariaDB.URL, paid)
 		})
 	}
 }
@@ -424,24 +473,34 @@ func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 func TestHTTPS(t *testing.T) {
 	t.Parallel()
 	cert, key, roots := certificate(t, "127.0.0.1")
-	fake := newFake(t, "/pay/notify")
-	databaseURL := newDatabase(t, midassql.SQLite)
-	server := startProcess(t, fake, databaseURL, "-tls-cert", cert, "-tls-key", key)
-	base := "https://" + server.address
+	fake := servers.Midas(t, "/pay/notify")
+	databaseURL := newDatabase(t, sqlite)
+	server := startServer(t, fake, databaseURL, "-tls-cert", cert, "-tls-key", key)
+	base := "https://" + server.Address
 	client := trusting(roots, tls.VersionTLS12, 0)
 
-	resp, err := client.Post(base+"/orders", "application/json", strings.NewReader(goodOrder))
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	var order struct{ Token string }
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&order))
+	order := orderOver(t, client, base)
 	rawQuery, err := fake.Callback(order.Token, midastest.BillNo("-tls-1"))
 	require.NoError(t, err)
-	require.Equal(t, 0, call(t.Context(), client, base+"/pay/notify", rawQuery))
+	require.Equal(t, 0, servers.Call(t.Context(), client, base+"/pay/notify", rawQuery))
 	requireExactlyOnce(t, databaseURL, []payment{{"player", "-tls-1", "gem60", 1}})
 
 	_, err = trusting(roots, tls.VersionTLS10, tls.VersionTLS11).Get(base + "/healthz")
 	require.ErrorContains(t, err, "protocol version")
+}
+
+// orderOver places an order over https.
+func orderOver(t *testing.T, client *http.Client, base string) (order midas.Order) {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	player := app{&http.Client{Timeout: servers.Apps.Timeout, Transport: client.Transport, Jar: jar}, base}
+	status, body := player.post(t, "/login", `{"openid":"player"}`)
+	require.Equal(t, http.StatusOK, status, body)
+	status, body = player.post(t, "/orders", goodOrder)
+	require.Equal(t, http.StatusCreated, status, body)
+	require.NoError(t, json.Unmarshal([]byte(body), &order))
+	return order
 }
 
 // trusting returns a client of Midas's patience that trusts roots, and speaks the versions
@@ -513,7 +572,7 @@ func TestDatabaseURLs(t *testing.T) {
 // Who sends slowly, or too much, does not keep a connection.
 func TestLimitsOfTheServer(t *testing.T) {
 	t.Parallel()
-	server := startProcess(t, newFake(t, "/pay/notify"), newDatabase(t, midassql.SQLite))
+	server := startServer(t, servers.Midas(t, "/pay/notify"), newDatabase(t, sqlite))
 	for _, test := range []struct{ name, sent, answer string }{
 		{"headers that do not end", "GET /healthz HTTP/1.1\r\nHost: x\r\n", ""},
 		{"a body that does not come", "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", "HTTP/1.1 400 "},
@@ -521,7 +580,7 @@ func TestLimitsOfTheServer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := net.Dial("tcp", server.address)
+			conn, err := net.Dial("tcp", server.Address)
 			require.NoError(t, err)
 			defer conn.Close()
 			require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
@@ -548,7 +607,7 @@ func TestDocumentedCommandLines(t *testing.T) {
 			texts = append(texts, string(text))
 		}
 	}
-	getenv := environment("MIDAS_APP_ID", appID, "MIDAS_APP_KEY", appKey, "MIDAS_GATEWAY", "sandbox")
+	getenv := environment("MIDAS_APP_ID", servers.AppID, "MIDAS_APP_KEY", servers.AppKey, "MIDAS_GATEWAY", "sandbox")
 	n := 0
 	for _, line := range regexp.MustCompile("gameserver((?: -[a-z-]+(?: [^- `][^ `\n]*)?)+)").FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
 		if line[1] == " -h" {
@@ -564,21 +623,25 @@ func TestDocumentedCommandLines(t *testing.T) {
 // So are those for customer service, in this folder and, where it is there, in docs.
 func TestDocumentedSupport(t *testing.T) {
 	t.Parallel()
-	_, databaseURL := newLedger(t, midassql.SQLite)
+	databaseURL := newDatabase(t, sqlite)
+	newLedger(t, databaseURL).storeOrder(t, "0123456789ABCDEF", "842C0123")
 	files, err := filepath.Glob("../../docs/support*.md")
 	require.NoError(t, err)
 	n := 0
-	for _, file := range append(files, "README.md", "README.zh-CN.md") {
+	for _, file := range append(files, "README.md", "README.zh-CN.md", "../../docs/moving.md", "../../docs/moving.zh-CN.md") {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		whole := strings.ReplaceAll(string(text), "\\\n", " ")
-		for _, line := range regexp.MustCompile(`(?m)^ *gameserver ((?:payments|regrant|reconcile) .*)$`).FindAllStringSubmatch(whole, -1) {
+		for _, line := range regexp.MustCompile(`(?m)^ *gameserver ((?:payments|regrant|refund|reconcile|import) .*)$`).FindAllStringSubmatch(whole, -1) {
 			args, err := exec.Command("sh", "-c", "printf '%s\\n' "+line[1]).Output()
 			require.NoError(t, err)
 			_, err = runOn(t, databaseURL, strings.Split(strings.TrimSpace(string(args)), "\n")...)
-			if strings.HasPrefix(line[1], "reconcile") {
+			switch command, _, _ := strings.Cut(line[1], " "); command {
+			case "reconcile":
 				require.ErrorContains(t, err, "bill.csv", line[0]) // there is none
-			} else {
+			case "import":
+				require.ErrorContains(t, err, "day.csv", line[0])
+			default:
 				require.NoError(t, err, line[0])
 			}
 			n++
@@ -608,11 +671,21 @@ func TestDocumentedVariables(t *testing.T) {
 	}
 }
 
+func TestMySQLPreparesNothing(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, databaseURL string) {
+		db, err := openDatabase(databaseURL)
+		require.NoError(t, err)
+		defer db.Close()
+		servers.TestNothingIsPrepared(t, db.DB)
+	}, "postgresql", sqlite)
+}
+
 // Why openDatabase refuses other character sets than UTF-8: with one of those, what a player sends
 // becomes a part of the statement.
 func TestInterpolateParamsIsUnsafeWithGBK(t *testing.T) {
 	t.Parallel()
-	u, err := url.Parse(newDatabase(t, midassql.MySQL))
+	u, err := url.Parse(newDatabase(t, "mysql"))
 	require.NoError(t, err)
 	for charset, want := range map[string]int{"gbk": 2, "utf8mb4": 1} {
 		config, err := mysql.ParseDSN("/?interpolateParams=true&charset=" + charset)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/examples/internal/servers"
 	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
 	"github.com/stretchr/testify/assert"
@@ -23,16 +24,13 @@ import (
 var (
 	ordersFlag  = flag.Int("orders", 200, "paid orders of TestPayments")
 	callersFlag = flag.Int("callers", 32, "concurrent callers of TestPayments")
-	seedFlag    = flag.Uint64("seed", 0, "seed of random tests; 0: another one each time")
 )
 
 // TestPayments is a day of a shop: two servers on one database, every payment called back
 // one to five times, wherever and whenever, with forgeries in between. Each payment is granted
 // exactly once and finally answered OK; nothing else is granted.
 func TestPayments(t *testing.T) {
-	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL, midassql.SQLite} {
-		t.Run(string(dialect), func(t *testing.T) { testPayments(t, dialect, *ordersFlag, *callersFlag) })
-	}
+	onEach(t, func(t *testing.T, databaseURL string) { testPayments(t, databaseURL, *ordersFlag, *callersFlag) })
 }
 
 // A callback is one call that Midas, or somebody else, makes.
@@ -43,12 +41,11 @@ type callback struct {
 	want     int // ret
 }
 
-func testPayments(t *testing.T, dialect midassql.Dialect, orders, callers int) {
+func testPayments(t *testing.T, databaseURL string, orders, callers int) {
 	start := time.Now()
-	random := randomness(t)
-	databaseURL := newDatabase(t, dialect)
-	fake := newFake(t, "/pay/notify")
-	servers := []*process{startProcess(t, fake, databaseURL), startProcess(t, fake, databaseURL)}
+	random := servers.Random(t)
+	fake := servers.Midas(t, "/pay/notify")
+	backends := []*servers.Process{startServer(t, fake, databaseURL), startServer(t, fake, databaseURL)}
 
 	// The orders: some players differ by case alone; some never pay.
 	type order struct {
@@ -68,7 +65,7 @@ func testPayments(t *testing.T, dialect midassql.Dialect, orders, callers int) {
 	random.Shuffle(len(book), func(i, j int) { book[i], book[j] = book[j], book[i] })
 	concurrently(callers, len(book), func(i int) {
 		o := &book[i]
-		token, err := placeOrder(t.Context(), servers[i%2].url, o.openID, o.item, o.quantity)
+		token, err := placeOrder(t.Context(), backends[i%2], o.openID, o.item, o.quantity)
 		assert.NoError(t, err)
 		o.token = token
 	})
@@ -118,7 +115,7 @@ func testPayments(t *testing.T, dialect midassql.Dialect, orders, callers int) {
 			forge(4, midastest.Quantity(o.quantity+1))
 		case 7:
 			item := midas.Item{ID: o.item, Price: catalogue[o.item].price, Quantity: o.quantity}
-			token := fake.AppOrder(midas.OrderRequest{Login: midas.QQ, OpenID: o.openID, Items: []midas.Item{item}})
+			token := fake.AppOrder(midas.OrderRequest{Player: midas.Player{Login: midas.QQ, OpenID: o.openID}, Items: []midas.Item{item}})
 			// Not a young one, which is ret 1 (midassql.ErrNoOrder).
 			rawQuery, err := fake.Callback(token, midastest.Param("ts", strconv.FormatInt(time.Now().Add(-time.Minute).Unix(), 10)))
 			add(3, rawQuery, err, 1)
@@ -136,14 +133,14 @@ func testPayments(t *testing.T, dialect midassql.Dialect, orders, callers int) {
 	defer cancel()
 	concurrently(callers, len(calls), func(i int) {
 		c := calls[i]
-		ret := call(limit, midasCalls, servers[c.server].url+"/pay/notify", c.rawQuery)
-		for try := 0; (ret == 1 || ret == noAnswer) && limit.Err() == nil; try++ { // Midas calls again, wherever
+		ret := call(limit, backends[c.server], c.rawQuery)
+		for try := 0; (ret == 1 || ret == servers.NoAnswer) && limit.Err() == nil; try++ { // Midas calls again, wherever
 			if ret == 1 {
 				busy.Add(1)
 			} else {
 				unanswered.Add(1)
 			}
-			ret = call(limit, midasCalls, servers[(c.server+try)%2].url+"/pay/notify", c.rawQuery)
+			ret = call(limit, backends[(c.server+try)%2], c.rawQuery)
 		}
 		if c.want != 0 {
 			forged.Add(1)
@@ -152,13 +149,13 @@ func testPayments(t *testing.T, dialect midassql.Dialect, orders, callers int) {
 	})
 	require.Zero(t, unanswered.Load(), "a server that runs answers")
 	requireExactlyOnce(t, databaseURL, paid)
-	checkInventory(t, servers[0].url, paid, random)
+	checkInventory(t, backends[0], paid, random)
 	t.Logf("%d payments called back %d times by %d callers on 2 servers: each granted once; ret 1 was answered %d times; %d forged, altered or unknown callbacks, none granted; %d orders unpaid; %v, orders %v of it",
 		len(paid), len(calls)-int(forged.Load()), callers, busy.Load(), forged.Load(), len(book)-len(paid), time.Since(start).Round(time.Millisecond), placed.Round(time.Millisecond))
 }
 
 // checkInventory asks the server what some of the players have.
-func checkInventory(t *testing.T, serverURL string, paid []payment, random *rand.Rand) {
+func checkInventory(t *testing.T, server *servers.Process, paid []payment, random *rand.Rand) {
 	t.Helper()
 	want := make(map[string]map[string]int)
 	for _, p := range paid {
@@ -169,7 +166,7 @@ func checkInventory(t *testing.T, serverURL string, paid []payment, random *rand
 	}
 	for range 20 {
 		player := paid[random.IntN(len(paid))].openID
-		require.Equal(t, want[player], itemsOf(t, serverURL, player), player)
+		require.Equal(t, want[player], itemsOf(t, server, player), player)
 	}
 }
 
@@ -177,62 +174,59 @@ func checkInventory(t *testing.T, serverURL string, paid []payment, random *rand
 // repeat afterwards delivers once.
 func TestSlowDatabase(t *testing.T) {
 	const held = 5 * time.Second
-	for _, dialect := range []midassql.Dialect{midassql.PostgreSQL, midassql.MySQL, midassql.SQLite} {
-		t.Run(string(dialect), func(t *testing.T) {
-			t.Parallel()
-			databaseURL := newDatabase(t, dialect)
-			fake := newFake(t, "/pay/notify")
-			server := startProcess(t, fake, databaseURL)
-			var paid []payment
-			var queries []string
-			for i := range 8 {
-				p := payment{fmt.Sprint("player", i), fmt.Sprint("-slow-", i), "gem60", 1}
-				token, err := placeOrder(t.Context(), server.url, p.openID, p.item, p.quantity)
-				require.NoError(t, err)
-				rawQuery, err := fake.Callback(token, midastest.BillNo(p.billNo))
-				require.NoError(t, err)
-				paid, queries = append(paid, p), append(queries, rawQuery)
-			}
+	onEach(t, func(t *testing.T, databaseURL string) {
+		t.Parallel()
+		fake := servers.Midas(t, "/pay/notify")
+		server := startServer(t, fake, databaseURL)
+		var paid []payment
+		var queries []string
+		for i := range 8 {
+			p := payment{fmt.Sprint("player", i), fmt.Sprint("-slow-", i), "gem60", 1}
+			token, err := placeOrder(t.Context(), server, p.openID, p.item, p.quantity)
+			require.NoError(t, err)
+			rawQuery, err := fake.Callback(token, midastest.BillNo(p.billNo))
+			require.NoError(t, err)
+			paid, queries = append(paid, p), append(queries, rawQuery)
+		}
 
-			unlock := lockDeliveries(t, databaseURL)
-			until := time.Now().Add(held)
-			var busy, late atomic.Int64
-			var callers sync.WaitGroup
-			for _, rawQuery := range queries {
-				callers.Go(func() {
-					for time.Until(until) > 2*time.Second { // so that the last call ends while the lock is held
-						start := time.Now()
-						ret := call(t.Context(), apps, server.url+"/pay/notify", rawQuery) // more patient than Midas
-						if time.Since(start) >= midastest.Patience {
-							late.Add(1)
-							continue
-						}
-						assert.Equal(t, 1, ret)
-						busy.Add(1)
+		unlock := lockDeliveries(t, databaseURL)
+		until := time.Now().Add(held)
+		var busy, late atomic.Int64
+		var callers sync.WaitGroup
+		for _, rawQuery := range queries {
+			callers.Go(func() {
+				for time.Until(until) > 2*time.Second { // so that the last call ends while the lock is held
+					start := time.Now()
+					ret := servers.Call(t.Context(), servers.Apps, server.URL+"/pay/notify", rawQuery) // more patient than Midas
+					if time.Since(start) >= midastest.Patience {
+						late.Add(1)
+						continue
 					}
-				})
-			}
-			callers.Wait()
-			pause(t.Context(), time.Until(until))
-			unlock()
-			require.NotZero(t, busy.Load())
-			require.LessOrEqual(t, late.Load(), busy.Load(), "late; a machine that stalls makes all late that wait just then")
-
-			for _, rawQuery := range queries {
-				ret := 1
-				for range 20 {
-					if ret = call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery); ret == 0 {
-						break
-					}
+					assert.Equal(t, 1, ret)
+					busy.Add(1)
 				}
-				require.Equal(t, 0, ret)
-				require.Equal(t, 0, call(t.Context(), midasCalls, server.url+"/pay/notify", rawQuery))
+			})
+		}
+		callers.Wait()
+		servers.Pause(t.Context(), time.Until(until))
+		unlock()
+		require.NotZero(t, busy.Load())
+		require.LessOrEqual(t, late.Load(), busy.Load(), "late; a machine that stalls makes all late that wait just then")
+
+		for _, rawQuery := range queries {
+			ret := 1
+			for range 20 {
+				if ret = call(t.Context(), server, rawQuery); ret == 0 {
+					break
+				}
 			}
-			requireExactlyOnce(t, databaseURL, paid)
-			t.Logf("locked for %v: ret 1 was answered %d times, too late %d times; then each of %d payments granted once",
-				held, busy.Load(), late.Load(), len(paid))
-		})
-	}
+			require.Equal(t, 0, ret)
+			require.Equal(t, 0, call(t.Context(), server, rawQuery))
+		}
+		requireExactlyOnce(t, databaseURL, paid)
+		t.Logf("locked for %v: ret 1 was answered %d times, too late %d times; then each of %d payments granted once",
+			held, busy.Load(), late.Load(), len(paid))
+	})
 }
 
 // lockDeliveries locks the table of deliveries, or all of SQLite, until unlock is called.

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,6 +43,9 @@ type shop struct {
 	store  *midassql.Store
 	db     *database
 	log    *slog.Logger
+	zones  []string // that there are
+
+	appOrders bool // orders that are not stored are granted, too
 
 	migrated atomic.Bool // the tables are there
 }
@@ -66,19 +72,38 @@ func (s *shop) endpoints(mux *http.ServeMux) {
 	mux.HandleFunc("GET /readyz", s.ready)
 }
 
-// login is a stub: a real app gets these from the QQ or WeChat SDK, and a real backend
-// keeps a session for the player. Midas checks openid and openkey with each order.
+// sessionCookie is how an app shows who has logged in.
+const sessionCookie = "session"
+
+// login is a stub: a real app gets openkey, pf and pfkey from the QQ or WeChat SDK, and a real backend asks
+// QQ or WeChat whether it is this player. It begins the player's session, in one of the zones that there
+// are: from here on the zone comes from the session, since it decides where the items go.
 func (s *shop) login(w http.ResponseWriter, r *http.Request) {
 	var player struct {
 		OpenID string `json:"openid"`
+		Zone   string `json:"zone"` // empty: the first one
 	}
 	if !readJSON(w, r, &player) {
 		return
 	}
-	if player.OpenID == "" {
+	zone := cmp.Or(player.Zone, s.zones[0])
+	switch {
+	case player.OpenID == "":
 		refuse(w, http.StatusBadRequest, "openid is missing")
 		return
+	case !slices.Contains(s.zones, zone):
+		refuse(w, http.StatusBadRequest, "there is no such zone")
+		return
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), queryTime)
+	defer cancel()
+	id := rand.Text()
+	if _, err := s.db.ExecContext(ctx, s.db.insertSession, id, player.OpenID, zone); err != nil {
+		s.log.ErrorContext(ctx, "login", "error", err.Error())
+		refuse(w, http.StatusServiceUnavailable, "try again")
+		return
+	}
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
 	writeJSON(w, http.StatusOK, map[string]string{
 		"login": string(midas.QQ), "openid": player.OpenID, "openkey": "demo-openkey",
 		"pf": "qq_m_qq-2001-android-2011-xxxx", "pfkey": "demo-pfkey",
@@ -87,18 +112,25 @@ func (s *shop) login(w http.ResponseWriter, r *http.Request) {
 
 // order places an order with Midas, stores it, and only then hands it to the app.
 func (s *shop) order(w http.ResponseWriter, r *http.Request) {
-	var wish struct { // no price: an app that sends one is refused
+	var wish struct { // no price and no zone: an app that sends one is refused
 		Login    midas.Login `json:"login"`
 		OpenID   string      `json:"openid"`
 		OpenKey  string      `json:"openkey"`
 		PayToken string      `json:"pay_token"`
 		PF       string      `json:"pf"`
 		PFKey    string      `json:"pfkey"`
-		Zone     string      `json:"zone"`
 		Item     string      `json:"item"`
 		Quantity int         `json:"quantity"`
 	}
 	if !readJSON(w, r, &wish) {
+		return
+	}
+	player, ok := s.sessionOf(w, r)
+	if !ok {
+		return
+	}
+	if player.openID != wish.OpenID {
+		refuse(w, http.StatusUnauthorized, "openid is not the session's: log in again")
 		return
 	}
 	goods, known := catalogue[wish.Item]
@@ -107,8 +139,8 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := midas.OrderRequest{
-		Login: wish.Login, OpenID: wish.OpenID, OpenKey: wish.OpenKey, PayToken: wish.PayToken,
-		PF: wish.PF, PFKey: wish.PFKey, ZoneID: wish.Zone,
+		Player: midas.Player{Login: wish.Login, OpenID: wish.OpenID, OpenKey: wish.OpenKey, PayToken: wish.PayToken, PF: wish.PF, PFKey: wish.PFKey, ZoneID: player.zone},
+
 		Items:     []midas.Item{{ID: wish.Item, Price: goods.price, Quantity: wish.Quantity}},
 		GoodsName: goods.name, GoodsDescription: goods.description,
 		Metadata: rand.Text(), // the game's own order number
@@ -127,10 +159,31 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusCreated, order)
 }
 
+// sessionOf returns the player who has logged in, or answers that nobody has. A zone that has been closed
+// since is none.
+func (s *shop) sessionOf(w http.ResponseWriter, r *http.Request) (player session, ok bool) {
+	ctx, cancel := context.WithTimeout(r.Context(), queryTime)
+	defer cancel()
+	cookie, err := r.Cookie(sessionCookie)
+	if err == nil {
+		player, err = s.db.session(ctx, cookie.Value)
+	}
+	switch {
+	case errors.Is(err, http.ErrNoCookie), errors.Is(err, sql.ErrNoRows), err == nil && !slices.Contains(s.zones, player.zone):
+		refuse(w, http.StatusUnauthorized, "log in first")
+	case err != nil:
+		s.log.ErrorContext(ctx, "session", "error", err.Error())
+		refuse(w, http.StatusServiceUnavailable, "try again")
+	default:
+		return player, true
+	}
+	return session{}, false
+}
+
 // refuseOrder tells the app what it can do about a failed order.
 func (s *shop) refuseOrder(w http.ResponseWriter, r *http.Request, err error) {
 	s.log.WarnContext(r.Context(), "order failed", "error", err.Error())
-	var param *midas.ParamError
+	var param *midas.FieldError
 	switch {
 	case errors.As(err, &param):
 		refuse(w, http.StatusBadRequest, param.Error())
@@ -146,6 +199,9 @@ func (s *shop) refuseOrder(w http.ResponseWriter, r *http.Request, err error) {
 // be found again by its billno.
 func (s *shop) grant(ctx context.Context, tx *sql.Tx, d *midas.Delivery) error {
 	for _, item := range d.Items {
+		if goods, known := catalogue[item.ID]; s.appOrders && (!known || goods.price != item.Price) { // no order to compare with
+			return fmt.Errorf("%s at %s Q-points is not in the catalogue: settle the payment by hand", item.ID, item.Price.QPoints())
+		}
 		if _, err := tx.ExecContext(ctx, s.db.insertItem, d.OpenID, d.BillNo, item.ID, item.Quantity); err != nil {
 			return err
 		}

@@ -1,8 +1,8 @@
 // Minigame runs a mini game's sale from the login to the item in one process and needs
-// nothing: a fake WeChat, a shop (shop.go, to be copied), a player who pays, pushes that are
-// repeated, forged, mocked and refunded.
+// nothing: a fake WeChat, a shop on SQLite (shop.go, to be copied), a player who pays, pushes that
+// are repeated, forged, mocked and refunded.
 //
-//	go run ./examples/minigame
+//	cd examples/minigame && go run .
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/midas-go/midas"
@@ -18,7 +19,7 @@ import (
 )
 
 func main() {
-	if err := tell(context.Background(), os.Stdout, newShop); err != nil {
+	if err := tell(context.Background(), os.Stdout, openShop); err != nil {
 		fmt.Fprintln(os.Stderr, "minigame:", err)
 		os.Exit(1)
 	}
@@ -33,8 +34,11 @@ type story struct {
 	wrong  int // steps that were not as they should be
 }
 
+// An opener opens a shop: openShop, or one with a mistake.
+type opener func(ctx context.Context, game *minigame.Game, appID, file string) (*shop, error)
+
 // tell runs the story. The error says how many steps were not as they should be.
-func tell(ctx context.Context, out io.Writer, open func(*minigame.Client) *shop) error {
+func tell(ctx context.Context, out io.Writer, open opener) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	s := &story{out: out, now: time.Now()}
@@ -43,19 +47,28 @@ func tell(ctx context.Context, out io.Writer, open func(*minigame.Client) *shop)
 		Errorf: func(format string, args ...any) { s.check(false, fmt.Sprintf(format, args...)) },
 	})
 	defer s.wechat.Close()
-	client, err := minigame.New(s.wechat.ClientConfig()) // in real life the fields come from the console
+	cfg := s.wechat.GameConfig() // in real life the fields come from the console
+	game, err := minigame.NewGame(cfg)
 	if err != nil {
 		return err
 	}
-	s.shop = open(client)
-	s.wechat.PushToHandler(s.shop.handler())
+	dir, err := os.MkdirTemp("", "minigame")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if s.shop, err = open(ctx, game, cfg.AppID, filepath.Join(dir, "game.db")); err != nil {
+		return err
+	}
+	defer s.shop.db.Close()
+	s.wechat.PushToHandler(s.shop.handler, "/push")
 	for id, price := range catalogue {
 		s.wechat.Publish(id, price)
 	}
 	if err := s.run(ctx); err != nil {
 		return err
 	}
-	if err := client.Wait(ctx); err != nil {
+	if err := game.Wait(ctx); err != nil {
 		return err
 	}
 	if s.wrong > 0 {
@@ -75,7 +88,7 @@ func (s *story) run(ctx context.Context) error {
 	if err := s.pushed(s.wechat.Mock(ctx)); err != nil {
 		return err
 	}
-	s.owns("", 0)
+	s.owns(ctx, "", 0)
 
 	s.chapter("Anna logs in: wx.login's code becomes a session, whose key stays on the server.")
 	if err := s.shop.login(ctx, s.wechat.Login(anna)); err != nil {
@@ -83,7 +96,7 @@ func (s *story) run(ctx context.Context) error {
 	}
 
 	s.chapter("She picks two swords. The shop signs and stores an order; WeChat is not called.")
-	order, err := s.shop.order(anna, minigame.Live, "sword", 2)
+	order, err := s.shop.order(ctx, anna, minigame.Live, "sword", 2)
 	if err != nil {
 		return err
 	}
@@ -97,7 +110,7 @@ func (s *story) run(ctx context.Context) error {
 	}
 	s.show(receipt)
 	s.check(!receipt.Accepted, "WeChat will push it again")
-	s.owns(anna, 0)
+	s.owns(ctx, anna, 0)
 
 	s.chapter("15 seconds later WeChat pushes again, and the shop is back.")
 	s.shop.down.Store(false)
@@ -112,16 +125,16 @@ func (s *story) run(ctx context.Context) error {
 			return err
 		}
 	}
-	s.owns(anna, 2)
+	s.owns(ctx, anna, 2)
 
 	s.chapter("The same push comes once more.")
 	if err := s.pushed(s.wechat.Repeat(ctx, minigame.Live, order.OutTradeNo)); err != nil {
 		return err
 	}
-	s.owns(anna, 2)
+	s.owns(ctx, anna, 2)
 
 	s.chapter("A cheat pays in the sandbox, where it costs nothing.")
-	free, err := s.shop.order(anna, minigame.Sandbox, "sword", 99)
+	free, err := s.shop.order(ctx, anna, minigame.Sandbox, "sword", 99)
 	if err != nil {
 		return err
 	}
@@ -131,19 +144,19 @@ func (s *story) run(ctx context.Context) error {
 	}
 	s.show(receipt)
 	s.check(!receipt.Accepted, "this server delivers live payments only")
-	s.owns(anna, 2)
+	s.owns(ctx, anna, 2)
 
 	s.chapter("And posts a push of his own, without the keys.")
 	forger := minigametest.NewServer(minigametest.Config{EncodingAESKey: "aGuess0123456789abcdefghijklmnopqrstuvwxyz0"})
 	defer forger.Close()
-	forger.PushToHandler(s.shop.handler())
+	forger.PushToHandler(s.shop.handler, "/push")
 	receipt, err = forger.Push(ctx, `{"Event":"minigame_game_pay_goods_deliver_notify"}`)
 	if err != nil {
 		return err
 	}
 	s.show(receipt)
 	s.check(receipt.Status == 403, "it does not verify")
-	s.owns(anna, 2)
+	s.owns(ctx, anna, 2)
 
 	s.chapter("No push for a while? The shop asks. WeChat's access token has just been replaced.")
 	s.wechat.ExpireToken()
@@ -153,15 +166,21 @@ func (s *story) run(ctx context.Context) error {
 	}
 	s.check(info.Paid && info.Delivered && info.ProductID == "sword", "paid and delivered")
 
-	s.chapter("Anna gets her money back, and the shop takes the swords back.")
-	if err := s.pushed(s.wechat.Refund(ctx, minigame.Live, order.OutTradeNo)); err != nil {
+	s.chapter("Anna gets 2 yuan back for a complaint: she keeps the swords.")
+	if err := s.pushed(s.wechat.Refund(ctx, minigame.Live, order.OutTradeNo, minigametest.Part(200*midas.Fen))); err != nil {
 		return err
 	}
-	s.owns(anna, 0)
+	s.owns(ctx, anna, 2)
+
+	s.chapter("And then the rest, in a push that does not tell the order's number: the shop takes the swords back.")
+	if err := s.pushed(s.wechat.Refund(ctx, minigame.Live, order.OutTradeNo, minigametest.WithoutOutTradeNo())); err != nil {
+		return err
+	}
+	s.owns(ctx, anna, 0)
 
 	s.chapter("Her session_key has expired when she orders again: the app logs in anew.")
 	s.wechat.ExpireSession(anna)
-	order, err = s.shop.order(anna, minigame.Live, "gem", 1)
+	order, err = s.shop.order(ctx, anna, minigame.Live, "gem", 1)
 	if err != nil {
 		return err
 	}
@@ -170,13 +189,13 @@ func (s *story) run(ctx context.Context) error {
 	if err := s.shop.login(ctx, s.wechat.Login(anna)); err != nil {
 		return err
 	}
-	if order, err = s.shop.order(anna, minigame.Live, "gem", 1); err != nil {
+	if order, err = s.shop.order(ctx, anna, minigame.Live, "gem", 1); err != nil {
 		return err
 	}
 	if err := s.pushed(s.wechat.Pay(ctx, anna, order)); err != nil {
 		return err
 	}
-	s.owns(anna, 1)
+	s.owns(ctx, anna, 1)
 	return nil
 }
 
@@ -196,9 +215,9 @@ func (s *story) pushed(r *minigametest.Receipt, err error) error {
 	return nil
 }
 
-func (s *story) owns(openID string, want int) {
-	got := s.shop.items(openID)
-	s.check(got == want, fmt.Sprintf("the player owns %d items, want %d", got, want))
+func (s *story) owns(ctx context.Context, openID string, want int) {
+	got, err := s.shop.items(ctx, openID)
+	s.check(err == nil && got == want, fmt.Sprintf("the player owns %d items, want %d", got, want))
 }
 
 func (s *story) check(ok bool, text string) {

@@ -56,7 +56,7 @@ func run(out io.Writer) error {
 	fake.DeliverToHandler(mux, "/pay/notify")
 
 	order, err := client.CreateOrder(ctx, midas.OrderRequest{
-		Login: midas.WeChat, OpenID: "o_openid", OpenKey: "access-token", PF: "wechat_wx-2001-android-2011-xxxx", PFKey: "pfkey",
+		Player:    midas.Player{Login: midas.WeChat, OpenID: "o_openid", OpenKey: "access-token", PF: "wechat_wx-2001-android-2011-xxxx", PFKey: "pfkey"},
 		Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}},
 		GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
 	})

@@ -28,7 +28,7 @@ import (
 const appKey = "SECRET-app-key"
 
 var order = midas.OrderRequest{
-	Login: midas.QQ, OpenID: "openid", OpenKey: "SECRET openkey", PayToken: "SECRET-pay-token", PF: "pf", PFKey: "SECRET/pfkey",
+	Player:    midas.Player{Login: midas.QQ, OpenID: "openid", OpenKey: "SECRET openkey", PayToken: "SECRET-pay-token", PF: "pf", PFKey: "SECRET/pfkey"},
 	Items:     []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}},
 	GoodsName: "60 gems", GoodsDescription: "A purse of sixty gems",
 }

@@ -17,7 +17,7 @@ func TestYAMLHoldsNoSecret(t *testing.T) {
 	require.NoError(t, err)
 	for what, v := range map[string]any{
 		"Config": cfg, "a pointer": &cfg, "Client": client,
-		"OrderRequest": midas.OrderRequest{OpenID: "ANNA", OpenKey: "SECRET-1", PFKey: "SECRET-2", PayToken: "SECRET-3", Extra: map[string][]string{"sp_info": {"SECRET-4"}}},
+		"OrderRequest": midas.OrderRequest{Player: midas.Player{OpenID: "ANNA", OpenKey: "SECRET-1", PFKey: "SECRET-2", PayToken: "SECRET-3"}, Extra: map[string][]string{"sp_info": {"SECRET-4"}}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

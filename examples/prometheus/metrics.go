@@ -27,7 +27,7 @@ var outcomes = []midas.Outcome{
 // Results of orders, by what somebody has to do about them.
 const (
 	placed       = "placed"
-	wrongRequest = "wrong_request" // a *midas.ParamError: fix the backend
+	wrongRequest = "wrong_request" // a *midas.FieldError: fix the backend
 	loginExpired = "login_expired" // the player's app logs in again
 	noPermission = "no_permission" // sandbox and live are mixed up, or the pay key is wrong
 	refused      = "refused"       // Midas does not like it
@@ -39,8 +39,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		callbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "midas_callbacks_total",
-			Help: "Delivery callbacks by outcome; late ones came after their callback was answered ret 1.",
-		}, []string{"outcome", "late"}),
+			Help: "Delivery callbacks by outcome; late ones came after their callback was answered ret 1, repeats were granted before.",
+		}, []string{"outcome", "late", "repeat"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "midas_callback_duration_seconds",
 			Help:    "From a verified callback's arrival to its answer. Midas waits for 2 s.",
@@ -63,9 +63,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	registry.MustRegister(m.callbacks, m.duration, m.reconcile, m.missed, m.orders)
 	// A counter that appears with its first event has no increase to alert on.
 	for _, outcome := range outcomes {
-		m.callbacks.WithLabelValues(string(outcome), "false")
-		m.callbacks.WithLabelValues(string(outcome), "true")
+		m.callbacks.WithLabelValues(string(outcome), "false", "false")
+		m.callbacks.WithLabelValues(string(outcome), "true", "false")
 	}
+	m.callbacks.WithLabelValues(string(midas.Delivered), "false", "true")
 	for _, result := range []string{placed, wrongRequest, loginExpired, noPermission, refused, unreachable} {
 		m.orders.WithLabelValues(result)
 	}
@@ -74,11 +75,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 
 // OnCallback is for midas.Config.
 func (m *Metrics) OnCallback(e midas.CallbackEvent) {
-	m.callbacks.WithLabelValues(string(e.Outcome), strconv.FormatBool(e.Late)).Inc()
+	m.callbacks.WithLabelValues(string(e.Outcome), strconv.FormatBool(e.Late), strconv.FormatBool(e.Repeat)).Inc()
 	if !e.Late && e.Outcome != midas.Unverified {
 		m.duration.WithLabelValues(string(e.Outcome)).Observe(e.Duration.Seconds())
 	}
-	if e.Reconcile() {
+	if e.MustReconcile() {
 		m.reconcile.Inc()
 	}
 	m.missed.Add(float64(e.Missed))
@@ -87,7 +88,7 @@ func (m *Metrics) OnCallback(e midas.CallbackEvent) {
 // Order counts what CreateOrder returned.
 func (m *Metrics) Order(err error) {
 	var (
-		param   *midas.ParamError
+		param   *midas.FieldError
 		another *midas.Error
 	)
 	result := placed

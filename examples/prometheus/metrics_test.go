@@ -47,7 +47,7 @@ func TestAScrapeShowsEachCallback(t *testing.T) {
 	})
 	fake.DeliverToHandler(handler, "/pay/notify")
 	pay := func(openID string, opts ...midastest.PayOption) {
-		token := fake.AppOrder(midas.OrderRequest{Login: midas.QQ, OpenID: openID,
+		token := fake.AppOrder(midas.OrderRequest{Player: midas.Player{Login: midas.QQ, OpenID: openID},
 			Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}})
 		_, err := fake.Pay(t.Context(), token, opts...)
 		require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestAScrapeShowsEachCallback(t *testing.T) {
 	pay("malformed", midastest.Param("amt", "free"))
 	hungUp, cancel := context.WithCancel(t.Context())
 	cancel()
-	token := fake.AppOrder(midas.OrderRequest{Login: midas.QQ, OpenID: "gone", Items: []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}}})
+	token := fake.AppOrder(midas.OrderRequest{Player: midas.Player{Login: midas.QQ, OpenID: "gone"}, Items: []midas.Item{{ID: "gem60", Price: 600, Quantity: 1}}})
 	rawQuery, err := fake.Callback(token)
 	require.NoError(t, err)
 	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/pay/notify?"+rawQuery, nil).WithContext(hungUp))
@@ -83,13 +83,13 @@ func TestAScrapeShowsEachCallback(t *testing.T) {
 		}
 	}
 	require.ElementsMatch(t, []string{
-		`midas_callbacks_total{late="false",outcome="delivered"} 2`,
-		`midas_callbacks_total{late="false",outcome="failed"} 1`,
-		`midas_callbacks_total{late="false",outcome="panicked"} 1`,
-		`midas_callbacks_total{late="false",outcome="declined"} 1`,
-		`midas_callbacks_total{late="false",outcome="unverified"} 1`,
-		`midas_callbacks_total{late="false",outcome="malformed"} 1`,
-		`midas_callbacks_total{late="false",outcome="hung_up"} 1`,
+		`midas_callbacks_total{late="false",outcome="delivered",repeat="false"} 2`,
+		`midas_callbacks_total{late="false",outcome="failed",repeat="false"} 1`,
+		`midas_callbacks_total{late="false",outcome="panicked",repeat="false"} 1`,
+		`midas_callbacks_total{late="false",outcome="declined",repeat="false"} 1`,
+		`midas_callbacks_total{late="false",outcome="unverified",repeat="false"} 1`,
+		`midas_callbacks_total{late="false",outcome="malformed",repeat="false"} 1`,
+		`midas_callbacks_total{late="false",outcome="hung_up",repeat="false"} 1`,
 		`midas_callback_duration_seconds_count{outcome="delivered"} 2`,
 		`midas_callback_duration_seconds_count{outcome="failed"} 1`,
 		`midas_callback_duration_seconds_count{outcome="panicked"} 1`,
@@ -112,7 +112,7 @@ func TestOrdersAreCountedByWhatToDo(t *testing.T) {
 	metrics := NewMetrics(prometheus.NewRegistry())
 	for result, err := range map[string]error{
 		placed:       nil,
-		wrongRequest: fmt.Errorf("wrapped: %w", &midas.ParamError{Param: "openid", Reason: "missing"}),
+		wrongRequest: fmt.Errorf("wrapped: %w", &midas.FieldError{Param: "openid", Reason: "missing"}),
 		loginExpired: &midas.Error{Ret: 1018},
 		noPermission: &midas.Error{Ret: 1016},
 		refused:      &midas.Error{Ret: 9999},
@@ -137,6 +137,7 @@ midas_callbacks_total{outcome="failed", late="false"} 0x30
 midas_callbacks_total{outcome="unverified", late="false"} 0+1x30
 midas_orders_total{result="placed"} 0+9x30
 midas_orders_total{result="refused"} 0+1x30
+midas_orders_total{result="wrong_request"} 0+1x30
 midas_callback_duration_seconds_bucket{outcome="delivered", le="1"} 0+5x30
 midas_callback_duration_seconds_bucket{outcome="delivered", le="2"} 0+5x30
 midas_callback_duration_seconds_bucket{outcome="delivered", le="+Inf"} 0+5x30
@@ -144,12 +145,14 @@ midas_ready 1x30`
 	events := map[string]string{
 		"MidasReconcile":           `midas_callbacks_to_reconcile_total 0x20 1x9`,
 		"MidasPaidButNotDelivered": `midas_callbacks_total{outcome="failed", late="false"} 0x25 1x4`,
-		"MidasNothingVerifies":     "midas_callbacks_total{outcome=\"delivered\", late=\"false\"} 7x30",
+		"MidasNothingVerifies": "midas_callbacks_total{outcome=\"delivered\", late=\"false\"} 7x30\n" +
+			"midas_callbacks_total{outcome=\"unverified\", late=\"false\"} 0+3x30",
 		"MidasNoCallbacks": "midas_callbacks_total{outcome=\"delivered\", late=\"false\"} 7x30\n" +
-			"midas_callbacks_total{outcome=\"unverified\", late=\"false\"} 0x30",
-		"MidasSlowAnswers": `midas_callback_duration_seconds_bucket{outcome="delivered", le="1"} 0+4x30`,
-		"MidasBusy":        `midas_ready 1x25 0x4`,
-		"MidasOrdersFail":  `midas_orders_total{result="refused"} 0+9x30`,
+			"midas_callbacks_total{outcome=\"unverified\", late=\"false\"} 0+3x30",
+		"MidasSlowAnswers":   `midas_callback_duration_seconds_bucket{outcome="delivered", le="1"} 0+4x30`,
+		"MidasBusy":          `midas_ready 1x25 0x4`,
+		"MidasOrdersFail":    `midas_orders_total{result="refused"} 0+9x30`,
+		"MidasWrongRequests": `midas_orders_total{result="wrong_request"} 0+12x30`,
 	}
 	for _, rule := range rules.Groups[0].Rules {
 		t.Run(rule.Alert, func(t *testing.T) {
@@ -160,10 +163,28 @@ midas_ready 1x30`
 			delete(events, rule.Alert)
 			require.Zero(t, fires(t, rule.Expr, quiet), "on a quiet day")
 			require.NotZero(t, fires(t, rule.Expr, with(quiet, event)))
+			for name, strangers := range map[string]string{"in the day": with(quiet, stranger), "at night": with(night, stranger), "a player at night": with(night, player)} {
+				require.Zero(t, fires(t, rule.Expr, strangers), name)
+			}
 		})
 	}
 	require.Empty(t, events)
 }
+
+// What must ring nobody: hours in which nobody buys, somebody who finds the delivery URL, and a player who
+// opens the cashier again and again, pays nothing, and sends seven wrong orders a minute.
+const (
+	night = `midas_callbacks_to_reconcile_total 7x30
+midas_callbacks_total{outcome="delivered", late="false"} 7x30
+midas_callbacks_total{outcome="failed", late="false"} 0x30
+midas_callbacks_total{outcome="unverified", late="false"} 0x30
+midas_orders_total{result="placed"} 7x30
+midas_orders_total{result="refused"} 0x30
+midas_orders_total{result="wrong_request"} 0x30
+midas_ready 1x30`
+	stranger = `midas_callbacks_total{outcome="unverified", late="false"} 0+1000x30`
+	player   = "midas_orders_total{result=\"placed\"} 7+1x30\n" + `midas_orders_total{result="wrong_request"} 0+7x30`
+)
 
 // with returns the series, those that the event names replaced by it.
 func with(series, event string) string {

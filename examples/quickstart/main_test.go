@@ -28,6 +28,7 @@ func TestTheStoryEndsWellAndShowsTheWireWithoutSecrets(t *testing.T) {
 	require.Contains(t, story, "200 `{\"ret\":0,\"msg\":\"OK\"}`")
 	require.Contains(t, story, "`{\"ret\":4,\"msg\":\"bad_parameter:sig\"}`")
 	require.NotContains(t, story, "✗")
+	require.Less(t, strings.Count(story, "\n"), 60, "it is read at a glance")
 
 	require.NotContains(t, story, "from-the-login")
 	require.NotContains(t, story, "midastest-demo-key")

@@ -87,7 +87,7 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request) {
 	}
 
 	req := midas.OrderRequest{
-		Login: wish.Login, OpenID: wish.OpenID, OpenKey: wish.OpenKey, PF: wish.PF, PFKey: wish.PFKey, ZoneID: "1",
+		Player:    midas.Player{Login: wish.Login, OpenID: wish.OpenID, OpenKey: wish.OpenKey, PF: wish.PF, PFKey: wish.PFKey, ZoneID: "1"},
 		Items:     []midas.Item{{ID: wish.Item, Price: goods.price, Quantity: wish.Quantity}},
 		GoodsName: goods.name, GoodsDescription: goods.description,
 		Metadata: rand.Text(), // an order number of the shop's own, to find a payment by; comes back as d.Metadata
@@ -101,7 +101,7 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request) {
 	}
 
 	s.mu.Lock() // stored first: the player may pay as soon as the app has the order
-	s.orders[placed.Token] = order{req.OpenID, req.ZoneID, req.Items}
+	s.orders[placed.Token] = order{req.Player.OpenID, req.Player.ZoneID, req.Items}
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(placed) // token and url_params, for the client SDK
@@ -110,7 +110,7 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request) {
 // refuseOrder tells the app what it can do about an order that failed.
 func (s *shop) refuseOrder(w http.ResponseWriter, r *http.Request, err error) {
 	s.log.WarnContext(r.Context(), "order failed", "error", err)
-	var param *midas.ParamError
+	var param *midas.FieldError
 	switch {
 	case errors.As(err, &param): // nothing was sent; the text holds no secret
 		http.Error(w, param.Error(), http.StatusBadRequest)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,8 @@ type story struct {
 	midas   *midastest.Server
 	shopURL string
 	wrong   int // steps that were not as they should be
+
+	ordered, paid bool // and shown in full: what follows is shown in brief
 }
 
 // tell runs the story with the shop that backend makes of a client. The error says how
@@ -83,8 +86,8 @@ func (s *story) run(ctx context.Context) error {
 	fmt.Fprintln(s.out, "  (The parameter that ends in bazinga is a decoy of Midas, with a random first letter: no backend can rely on fixed names.)")
 
 	s.chapter("Midas calls back for the same payment again, as it may at any time.")
-	_, query, _ := strings.Cut(paid.URL, "?")
-	repeat, err := s.midas.Deliver(ctx, query)
+	_, rawQuery, _ := strings.Cut(paid.URL, "?")
+	repeat, err := s.midas.Deliver(ctx, rawQuery)
 	if err != nil {
 		return err
 	}
@@ -101,9 +104,7 @@ func (s *story) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, receipt := range append(discounted.Duplicates, discounted) {
-		s.accepted(receipt)
-	}
+	s.accepted(append(discounted.Duplicates, discounted)...)
 	s.owns(ctx, bo, map[string]int{"gem60": 2})
 
 	s.chapter("A cheat orders a sword and forges the callback, without the pay key.")
@@ -178,13 +179,19 @@ func (s *story) owns(ctx context.Context, openID string, want map[string]int) {
 	s.check(true, "%s owns %v", openID, got)
 }
 
-// accepted checks that Midas takes the item for delivered.
-func (s *story) accepted(receipt *midastest.Receipt) {
-	if !receipt.Accepted {
-		s.check(false, "Midas does not accept the answer: %s", receipt.Reason)
-		return
+// accepted checks that Midas takes the item for delivered, at each of a payment's callbacks.
+func (s *story) accepted(receipts ...*midastest.Receipt) {
+	for _, receipt := range receipts {
+		if !receipt.Accepted {
+			s.check(false, "Midas does not accept the answer: %s", receipt.Reason)
+			return
+		}
 	}
-	s.check(true, "Midas accepts the answer")
+	if len(receipts) == 1 {
+		s.check(true, "Midas accepts the answer")
+	} else {
+		s.check(true, "Midas accepts all %d answers", len(receipts))
+	}
 }
 
 // answered checks that a callback was refused, in these words.
@@ -227,15 +234,20 @@ func (s *story) showOrder(o midastest.OrderAttempt) {
 	for i, cookie := range o.Cookies {
 		cookies[i] = cookie.String()
 	}
-	s.wire("shop -> Midas", "GET /mpay/buy_goods_m?"+masked(o.RawQuery))
+	s.wire("shop -> Midas", "GET /mpay/buy_goods_m?"+query(o.RawQuery, s.ordered))
 	s.wire("", "Cookie: "+strings.Join(cookies, "; "))
-	s.wire("Midas -> shop", o.Body)
+	if !s.ordered {
+		s.wire("Midas -> shop", o.Body)
+	}
+	s.ordered = true
 }
 
 // showCallback shows a callback and the bytes of its answer.
 func (s *story) showCallback(receipt *midastest.Receipt) {
-	s.wire("Midas -> shop", "GET "+masked(strings.TrimPrefix(receipt.URL, s.shopURL)))
+	path, rawQuery, _ := strings.Cut(strings.TrimPrefix(receipt.URL, s.shopURL), "?")
+	s.wire("Midas -> shop", "GET "+path+"?"+query(rawQuery, s.paid))
 	s.wire("shop -> Midas", fmt.Sprintf("%d %#q after %s", receipt.Status, receipt.Body, receipt.Took.Round(time.Microsecond)))
+	s.paid = true
 }
 
 // wire prints a line of the wire, broken behind an "&" where it is long.
@@ -254,5 +266,20 @@ func (s *story) wire(direction, line string) {
 
 var secret = regexp.MustCompile(`\b(openkey|pfkey|pay_token|sig)=[^&]+`)
 
-// masked hides the secrets of a query.
-func masked(query string) string { return secret.ReplaceAllString(query, "$1=[hidden]") }
+// query hides the secrets of a query. In brief it is what the story is about.
+func query(rawQuery string, brief bool) string {
+	if brief {
+		var parts []string
+		for part := range strings.SplitSeq(rawQuery, "&") {
+			name, _, _ := strings.Cut(part, "=")
+			switch {
+			case slices.Contains([]string{"amt", "openid", "payitem"}, name):
+				parts = append(parts, part)
+			case len(parts) == 0 || parts[len(parts)-1] != "…":
+				parts = append(parts, "…")
+			}
+		}
+		rawQuery = strings.Join(parts, "&")
+	}
+	return secret.ReplaceAllString(rawQuery, "$1=[hidden]")
+}

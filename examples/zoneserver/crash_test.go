@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/examples/internal/servers"
 	"github.com/midas-go/midas/midastest"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
@@ -26,19 +27,20 @@ import (
 var (
 	paymentsFlag = flag.Int("payments", 150, "how many payments the crash proof makes at least")
 	killsFlag    = flag.Int("kills", 6, "how often it kills the gateway, a zone server, the database or Redis")
-	seedFlag     = flag.Uint64("seed", 0, "of the order of kills; 0 takes one from the clock")
 )
 
 // Whatever is killed, each payment is in one saved player's record, once.
 func TestEachPaymentIsSavedOnce(t *testing.T) {
 	for _, row := range []struct {
 		name, players string
-		start         func(*testing.T) databaseServer
+		start         startDatabase
 	}{
-		{"postgresql, players in redis", "redis", startPostgreSQL},
-		{"mariadb, players in redis", "redis", startMariaDB},
-		{"postgresql, players in sql", "sql", startPostgreSQL},
-		{"mariadb, players in sql", "sql", startMariaDB},
+		{"postgresql, players in redis", "redis", servers.PostgreSQL},
+		{"mariadb, players in redis", "redis", servers.MariaDB},
+		{"mysql, players in redis", "redis", servers.MySQL},
+		{"postgresql, players in sql", "sql", servers.PostgreSQL},
+		{"mariadb, players in sql", "sql", servers.MariaDB},
+		{"mysql, players in sql", "sql", servers.MySQL},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -62,7 +64,7 @@ func TestEachPaymentIsSavedOnce(t *testing.T) {
 			for _, what := range kinds {
 				require.NotZero(t, c.killed[what], "%s: %s", what, c)
 			}
-			for _, n := range []int64{c.logins.Load(), c.logouts.Load(), c.unanswered.Load(), int64(c.refused)} {
+			for _, n := range []int64{c.logins.Load(), c.logouts.Load(), c.calls.Unanswered.Load(), int64(c.refused)} {
 				require.NotZero(t, n, "%s", c)
 			}
 			t.Logf("%s; each is in one saved record, once", c)
@@ -85,7 +87,7 @@ func TestWithoutTheSessionPaymentsAreLost(t *testing.T) {
 // records it is in is wrong.
 func untilFound(t *testing.T, what, env string, found func(n int) bool) {
 	t.Parallel()
-	c := newCrash(t, startPostgreSQL(t), "redis", env)
+	c := newCrash(t, servers.PostgreSQL(t), "redis", env)
 	n := 0
 	for round := 0; n == 0 && round < 20; round++ {
 		c.run(*paymentsFlag, *killsFlag)
@@ -114,18 +116,17 @@ type crash struct {
 	saveIn   string // redis or sql
 	midas    *midastest.Server
 	random   *rand.Rand
-	database databaseServer
-	redis    *server
-	gateway  *server
-	zones    map[string]*atomic.Pointer[server]
+	database *servers.Process
+	redis    *servers.Process
+	gateway  *servers.Process
+	zones    map[string]*atomic.Pointer[servers.Process]
 	players  []payment // zone and openID only
 
 	mu   sync.Mutex
 	paid []payment
 
 	answered           atomic.Int64 // OK
-	calling            atomic.Int64 // callbacks under way
-	busy, unanswered   atomic.Int64 // and repeated
+	calls              servers.Caller
 	logins, logouts    atomic.Int64
 	kills, generations int
 	killed             map[string]int
@@ -133,26 +134,19 @@ type crash struct {
 	took               time.Duration
 }
 
-func newCrash(t *testing.T, database databaseServer, saveIn string, env ...string) *crash {
+func newCrash(t *testing.T, database *servers.Process, saveIn string, env ...string) *crash {
 	t.Helper()
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed %d", seed)
-	c := &crash{t: t, limit: t.Context(), env: env, saveIn: saveIn, random: rand.New(rand.NewPCG(seed, 0)), database: database, redis: startRedis(t),
-		zones: make(map[string]*atomic.Pointer[server]), killed: make(map[string]int)}
+	c := &crash{t: t, limit: t.Context(), env: env, saveIn: saveIn, random: servers.Random(t), database: database, redis: servers.Redis(t),
+		zones: make(map[string]*atomic.Pointer[servers.Process]), killed: make(map[string]int)}
 	if deadline, ok := t.Deadline(); ok {
 		limit, cancel := context.WithDeadline(t.Context(), deadline.Add(-20*time.Second))
 		t.Cleanup(cancel)
 		c.limit = limit
 	}
-	c.midas = midastest.NewServer(midastest.Config{AppID: appID, AppKey: appKey, Errorf: t.Errorf})
-	t.Cleanup(c.midas.Close)
-	c.midas.DeliverTo("http://gateway.test/pay/notify") // the callbacks are sent here, by untilOK
-	c.gateway = startGame(t, "gateway", env, c.with("gateway", "-midas", c.midas.Gateway().BaseURL, "-app-id", appID)...)
+	c.midas = servers.Midas(t, "/pay/notify")
+	c.gateway = startGame(t, "gateway", env, c.with("gateway", "-midas", c.midas.Gateway().BaseURL, "-app-id", servers.AppID, "-zones", "1,2")...)
 	for _, zone := range []string{"1", "2"} {
-		c.zones[zone] = new(atomic.Pointer[server])
+		c.zones[zone] = new(atomic.Pointer[servers.Process])
 		c.zones[zone].Store(c.startZone(zone))
 	}
 	for i := range 20 {
@@ -162,10 +156,10 @@ func newCrash(t *testing.T, database databaseServer, saveIn string, env ...strin
 }
 
 func (c *crash) with(role string, args ...string) []string {
-	return append([]string{role, "-db", c.database.databaseURL(), "-redis", "redis://" + c.redis.address + "/0"}, args...)
+	return append([]string{role, "-db", c.database.URL, "-redis", c.redis.URL}, args...)
 }
 
-func (c *crash) startZone(zone string) *server {
+func (c *crash) startZone(zone string) *servers.Process {
 	return startGame(c.t, "zone"+zone, c.env, c.with("zone", "-name", zone, "-players", c.saveIn, "-lease", lease.String(), "-save", "100ms")...)
 }
 
@@ -173,7 +167,7 @@ const lease = 2 * time.Second
 
 func (c *crash) String() string {
 	return fmt.Sprintf("%d payments and %d kills %v in %v, %d logins, %d logouts, %d saves of hung zone servers refused, %d callbacks without an answer, %d answered ret 1, all repeated until OK",
-		len(c.paid), c.kills, c.killed, c.took.Round(time.Second), c.logins.Load(), c.logouts.Load(), c.refused, c.unanswered.Load(), c.busy.Load())
+		len(c.paid), c.kills, c.killed, c.took.Round(time.Second), c.logins.Load(), c.logouts.Load(), c.refused, c.calls.Unanswered.Load(), c.calls.Busy.Load())
 }
 
 // run lets the players pay, log in and out while servers are killed, until there were so many
@@ -202,15 +196,15 @@ func (c *crash) run(payments, kills int) {
 	failed := false
 	for i, what := range c.plan(kills) {
 		for c.answered.Load() < until-int64(payments)+int64(i*payments/kills) && c.limit.Err() == nil {
-			pause(c.limit, 5*time.Millisecond)
+			servers.Pause(c.limit, 5*time.Millisecond)
 		}
-		pause(c.limit, time.Duration(c.random.IntN(100))*time.Millisecond)
+		servers.Pause(c.limit, time.Duration(c.random.IntN(100))*time.Millisecond)
 		if failed = !assert.NoError(t, c.kill(what)); failed {
 			break
 		}
 	}
 	for !failed && c.answered.Load() < until && c.limit.Err() == nil {
-		pause(c.limit, 5*time.Millisecond)
+		servers.Pause(c.limit, 5*time.Millisecond)
 	}
 	close(over)
 	running.Wait()
@@ -219,8 +213,8 @@ func (c *crash) run(payments, kills int) {
 
 	c.drain()
 	// What is not on disk is lost here.
-	require.NoError(t, c.redis.restart(c.limit))
-	require.NoError(t, c.database.restart(c.limit))
+	require.NoError(t, c.redis.Restart(c.limit, syscall.SIGKILL))
+	require.NoError(t, c.database.Restart(c.limit, syscall.SIGKILL))
 	c.took += time.Since(start)
 }
 
@@ -245,21 +239,21 @@ func (c *crash) kill(what string) error {
 	zone := c.zones[fmt.Sprint(1+c.random.IntN(2))]
 	switch what {
 	case "gateway":
-		for before := c.unanswered.Load(); c.unanswered.Load() == before; {
-			for c.calling.Load() == 0 && c.limit.Err() == nil {
-				pause(c.limit, time.Millisecond)
+		for before := c.calls.Unanswered.Load(); c.calls.Unanswered.Load() == before; {
+			for c.calls.Running.Load() == 0 && c.limit.Err() == nil {
+				servers.Pause(c.limit, time.Millisecond)
 			}
-			if err := c.gateway.restart(c.limit); err != nil {
+			if err := c.gateway.Restart(c.limit, syscall.SIGKILL); err != nil {
 				return err
 			}
 		}
 		return nil
 	case "database":
-		return c.database.restart(c.limit)
+		return c.database.Restart(c.limit, syscall.SIGKILL)
 	case "redis":
-		return c.redis.restart(c.limit)
+		return c.redis.Restart(c.limit, syscall.SIGKILL)
 	case "zone":
-		return zone.Load().restart(c.limit)
+		return zone.Load().Restart(c.limit, syscall.SIGKILL)
 	}
 	for before, try := c.refused, 1; ; try++ {
 		err := c.hang(zone)
@@ -273,19 +267,19 @@ func (c *crash) kill(what string) error {
 
 // hang lets a zone server hang, and another one take its place. It goes on after its leases have ended,
 // with players in its memory who have been playing elsewhere.
-func (c *crash) hang(zone *atomic.Pointer[server]) error {
+func (c *crash) hang(zone *atomic.Pointer[servers.Process]) error {
 	hung := zone.Load()
-	if err := hung.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := hung.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	zone.Store(c.startZone(hung.name[len("zone"):]))
-	pause(c.limit, lease+time.Duration(c.random.IntN(500))*time.Millisecond)
-	if err := hung.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	zone.Store(c.startZone(hung.Name[len("zone"):]))
+	servers.Pause(c.limit, lease+time.Duration(c.random.IntN(500))*time.Millisecond)
+	if err := hung.Signal(syscall.SIGCONT); err != nil {
 		return err
 	}
-	pause(c.limit, time.Duration(300+c.random.IntN(700))*time.Millisecond)
-	hung.kill()
-	log, err := os.ReadFile(hung.log())
+	servers.Pause(c.limit, time.Duration(300+c.random.IntN(700))*time.Millisecond)
+	hung.Kill()
+	log, err := os.ReadFile(hung.Log)
 	c.refused += strings.Count(string(log), errStale.Error())
 	return err
 }
@@ -295,9 +289,9 @@ func (c *crash) pay(player int, isOver func() bool) {
 	for n := 0; !isOver(); n++ {
 		p := c.players[player]
 		p.billNo, p.item, p.quantity = fmt.Sprintf("-%d-%d-%d", c.generations, player, n), "gem60", 1+n%3
-		token, err := placeOrder(c.limit, c.gateway.url, p)
+		token, err := placeOrder(c.limit, c.gateway, p)
 		if err != nil { // no order, no payment: the app asks again
-			pause(c.limit, 20*time.Millisecond)
+			servers.Pause(c.limit, 20*time.Millisecond)
 			continue
 		}
 		rawQuery, err := c.midas.Callback(token, midastest.BillNo(p.billNo))
@@ -309,34 +303,14 @@ func (c *crash) pay(player int, isOver func() bool) {
 		c.mu.Unlock()
 		var calls sync.WaitGroup
 		for range 1 + n%2 {
-			calls.Go(func() { c.untilOK(rawQuery) })
+			calls.Go(func() { c.calls.UntilOK(c.limit, c.t, rawQuery, c.deliveryURL) })
 		}
 		calls.Wait()
 		c.answered.Add(1)
 	}
 }
 
-// untilOK repeats a callback until it is answered OK, as Midas does.
-func (c *crash) untilOK(rawQuery string) {
-	for c.limit.Err() == nil {
-		c.calling.Add(1)
-		ret := call(c.limit, c.gateway.url+"/pay/notify", rawQuery)
-		c.calling.Add(-1)
-		switch ret {
-		case 0:
-			return
-		case 1:
-			c.busy.Add(1)
-		case noAnswer:
-			c.unanswered.Add(1)
-		default:
-			assert.Fail(c.t, "a payment was refused", "ret %d", ret)
-			return
-		}
-		pause(c.limit, 20*time.Millisecond)
-	}
-	assert.Fail(c.t, "a payment was never answered OK")
-}
+func (c *crash) deliveryURL(int) string { return c.gateway.URL + "/pay/notify" }
 
 // comeAndGo lets a player log in, play and log out. When his zone server is killed he is out; when
 // it does not answer, he hangs up and logs in where it is replaced.
@@ -348,33 +322,33 @@ func (c *crash) comeAndGo(player int, isOver func() bool) {
 		return ask(ctx, zone, p.openID, what)
 	}
 	for !isOver() {
-		zone := c.zones[p.zone].Load().url
+		zone := c.zones[p.zone].Load().URL
 		if ask(zone, "login") {
 			c.logins.Add(1)
 		}
 		for range rand.IntN(8) {
-			pause(c.limit, 50*time.Millisecond)
+			servers.Pause(c.limit, 50*time.Millisecond)
 			if !ask(zone, "play") {
 				break
 			}
 		}
 		if rand.IntN(2) == 0 && ask(zone, "logout") {
 			c.logouts.Add(1)
-			pause(c.limit, time.Duration(rand.IntN(300))*time.Millisecond)
+			servers.Pause(c.limit, time.Duration(rand.IntN(300))*time.Millisecond)
 		}
-		pause(c.limit, 20*time.Millisecond)
+		servers.Pause(c.limit, 20*time.Millisecond)
 	}
 }
 
 // drain lets everybody log in until nothing waits, and then out.
 func (c *crash) drain() {
-	db, err := openDatabase(c.database.databaseURL())
+	db, err := openDatabase(c.database.URL)
 	require.NoError(c.t, err)
 	defer db.Close()
 	for {
 		var everybody sync.WaitGroup
 		for _, p := range c.players {
-			everybody.Go(func() { ask(c.limit, c.zones[p.zone].Load().url, p.openID, "login") })
+			everybody.Go(func() { ask(c.limit, c.zones[p.zone].Load().URL, p.openID, "login") })
 		}
 		everybody.Wait()
 		var waiting int
@@ -383,7 +357,7 @@ func (c *crash) drain() {
 			break
 		}
 		require.NoError(c.t, c.limit.Err(), "%d payments wait for ever", waiting)
-		pause(c.limit, 200*time.Millisecond)
+		servers.Pause(c.limit, 200*time.Millisecond)
 	}
 	var stored, open int
 	require.NoError(c.t, db.QueryRowContext(c.limit, "SELECT count(*) FROM midas_deliveries").Scan(&stored))
@@ -391,7 +365,7 @@ func (c *crash) drain() {
 	require.Equal(c.t, len(c.paid), stored)
 	require.Zero(c.t, open, "payments that nobody looks for are not done")
 	for _, p := range c.players {
-		require.True(c.t, ask(c.limit, c.zones[p.zone].Load().url, p.openID, "logout"))
+		require.True(c.t, ask(c.limit, c.zones[p.zone].Load().URL, p.openID, "logout"))
 	}
 }
 
@@ -439,7 +413,7 @@ func (c *crash) saved() saved {
 func (c *crash) records() map[string]string {
 	t, records := c.t, make(map[string]string)
 	if c.saveIn == "sql" {
-		db, err := openDatabase(c.database.databaseURL())
+		db, err := openDatabase(c.database.URL)
 		require.NoError(t, err)
 		defer db.Close()
 		rows, err := db.Query("SELECT zone, openid, record FROM players")

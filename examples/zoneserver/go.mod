@@ -2,12 +2,16 @@ module github.com/midas-go/midas/examples/zoneserver
 
 go 1.26.0
 
-replace github.com/midas-go/midas => ../..
+replace (
+	github.com/midas-go/midas => ../..
+	github.com/midas-go/midas/examples/internal/servers => ../internal/servers
+)
 
 require (
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/midas-go/midas v0.0.0
+	github.com/midas-go/midas/examples/internal/servers v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	go.mongodb.org/mongo-driver/v2 v2.10.0

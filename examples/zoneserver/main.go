@@ -19,6 +19,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,9 +35,9 @@ const defaultRedis = "redis://127.0.0.1:6379/0"
 
 // A config is what the flags and the environment say.
 type config struct {
-	listen, db, redis string
+	listen, db, redis, environment string
 
-	midas, appID, appKey, deliveryPath string // the gateway's
+	midas, appID, appKey, deliveryPath, zones string // the gateway's
 
 	zone  string // the zone server's
 	save  time.Duration
@@ -67,12 +69,14 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags.StringVar(&c.listen, "listen", "127.0.0.1:9000", "`address` to listen on")
 	flags.StringVar(&c.db, "db", "", "`URL` of the database of orders and payments, postgres://… or mysql://… (default $DATABASE_URL)")
 	flags.StringVar(&c.redis, "redis", "", "`URL` of the Redis that carries the news of payments, and that players are saved to; for that it must run with appendonly yes and appendfsync always (default $REDIS_URL, or else "+defaultRedis+")")
+	flags.StringVar(&c.environment, "environment", os.Getenv("MIDAS_ENVIRONMENT"), "live or sandbox: `whose` tables these are; a server that names another one grants nothing (default $MIDAS_ENVIRONMENT)")
 	serve := serveGateway
 	switch args[0] {
 	case "gateway":
 		flags.StringVar(&c.midas, "midas", "sandbox", "sandbox, live, or the `URL` of a sandbox such as the one of cmd/midas")
 		flags.StringVar(&c.appID, "app-id", "", "offer `id`; the pay key is read from $MIDAS_APP_KEY")
 		flags.StringVar(&c.deliveryPath, "delivery-path", "/pay/notify", "`path` of the delivery URL as registered at Tencent")
+		flags.StringVar(&c.zones, "zones", "1", "the `zones` that players can log in to, joined by \",\"")
 	case "zone":
 		serve = serveZone
 		flags.StringVar(&c.zone, "name", "1", "the zone, as orders name it in zoneid")
@@ -96,7 +100,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify})
+	store, err := midassql.New(db.DB, db.dialect, midassql.Options{Logger: log, Classify: db.classify, Environment: c.environment})
 	if err != nil {
 		return err
 	}
@@ -122,22 +126,30 @@ func serveGateway(ctx context.Context, c *config, _ *database, store *midassql.S
 	default:
 		endpoint = endpoint.At(c.midas)
 	}
-	client, err := midas.New(midas.Config{AppID: c.appID, AppKey: c.appKey, Gateway: endpoint, DeliveryPath: c.deliveryPath, Logger: log})
+	zones := strings.Split(c.zones, ",")
+	if slices.Contains(zones, "") {
+		return errors.New(`-zones: want names joined by ",", such as 1,2`)
+	}
+	client, err := midas.New(midas.Config{AppID: c.appID, AppKey: c.appKey, Gateway: endpoint, DeliveryPath: c.deliveryPath, Logger: log, OnCallback: store.OnCallback})
 	if err != nil {
 		return err
 	}
 	if err := store.Migrate(ctx); err != nil {
 		return err
 	}
-	g := &gateway{client: client, store: store, log: log}
-	inbox := store.Inbox(midassql.InboxOptions{OnStored: announce(news)})
+	g := &gateway{client: client, store: store, sessions: news, zones: zones, log: log}
+	inbox, err := store.Inbox(midassql.InboxOptions{OnStored: announce(news)})
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(c.deliveryPath, client.DeliveryHandler(inbox.Deliver))
+	mux.HandleFunc("POST /login", g.login)
 	mux.HandleFunc("POST /orders", g.order)
 	err = serve(ctx, c.listen, mux, log)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
-	return errors.Join(err, client.Wait(grace))
+	return errors.Join(err, client.Wait(grace), store.Wait(grace))
 }
 
 func serveZone(ctx context.Context, c *config, db *database, store *midassql.Store, client *redis.Client, log *slog.Logger) error {
@@ -161,7 +173,10 @@ func serveZone(ctx context.Context, c *config, db *database, store *midassql.Sto
 	default:
 		return errors.New("-players: want redis or sql")
 	}
-	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{c.zone}, Lease: c.lease})
+	inbox, err := store.Inbox(midassql.InboxOptions{Zones: []string{c.zone}, Lease: c.lease})
+	if err != nil {
+		return err
+	}
 	return newZone(c.zone, store, inbox, players, log).serve(ctx, c.listen, client, c.save)
 }
 

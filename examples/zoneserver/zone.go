@@ -217,7 +217,7 @@ func (z *zone) forget(ctx context.Context, p *player) {
 	if !some {
 		return
 	}
-	for _, err := range z.store.Payments(ctx, midassql.Query{OpenID: p.openID, State: midassql.Waiting}) { // stuck ones included
+	for _, err := range z.store.Payments(ctx, midassql.Query{OpenID: p.openID, State: midassql.StateWaiting}) { // stuck ones included
 		if err != nil {
 			z.log.WarnContext(ctx, "old payment ids are still there", "openid", p.openID, "error", err.Error())
 		}

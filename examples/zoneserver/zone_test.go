@@ -3,11 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -18,10 +19,10 @@ import (
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/examples/internal/servers"
 	"github.com/midas-go/midas/midassql"
 	"github.com/midas-go/midas/midastest"
 	"github.com/redis/go-redis/v9"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -36,23 +37,29 @@ type game struct {
 	logged *bytes.Buffer
 }
 
-func newGame(t *testing.T, start func(*testing.T) databaseServer) *game {
+func newGame(t *testing.T, start startDatabase) *game {
 	t.Helper()
-	db, err := openDatabase(start(t).databaseURL())
+	db, err := openDatabase(start(t).URL)
 	require.NoError(t, err)
 	t.Cleanup(func() { db.Close() })
 	store, err := midassql.New(db.DB, db.dialect, midassql.Options{AcceptAppOrders: true})
 	require.NoError(t, err)
 	require.NoError(t, store.Migrate(t.Context()))
-	client := redisClient(t, startRedis(t))
+	client := redisClient(t, servers.Redis(t))
 	logged := new(bytes.Buffer)
 	return &game{t: t, db: db, store: store, client: client, redis: &redisPlayers{client: client}, logged: logged,
 		log: slog.New(slog.NewTextHandler(logged, nil))}
 }
 
 func (g *game) zone(p players) *zone {
-	inbox := g.store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Lease: time.Second, Poll: 20 * time.Millisecond})
-	return newZone("1", g.store, inbox, p, g.log)
+	return newZone("1", g.store, g.inbox(midassql.InboxOptions{Zones: []string{"1"}, Lease: time.Second, Poll: 20 * time.Millisecond}), p, g.log)
+}
+
+func (g *game) inbox(opts midassql.InboxOptions) *midassql.Inbox {
+	g.t.Helper()
+	inbox, err := g.store.Inbox(opts)
+	require.NoError(g.t, err)
+	return inbox
 }
 
 func delivery(billNo string) *midas.Delivery {
@@ -62,7 +69,7 @@ func delivery(billNo string) *midas.Delivery {
 
 func (g *game) deliver(billNo string) {
 	g.t.Helper()
-	require.NoError(g.t, g.store.Inbox(midassql.InboxOptions{}).Deliver(g.t.Context(), delivery(billNo)))
+	require.NoError(g.t, g.inbox(midassql.InboxOptions{}).Deliver(g.t.Context(), delivery(billNo)))
 }
 
 // work lets z grant until nothing of the player waits.
@@ -72,11 +79,11 @@ func (g *game) work(z *zone) {
 	var working sync.WaitGroup
 	working.Go(func() { z.inbox.Work(ctx, z.grant) })
 	require.Eventually(g.t, func() bool {
-		for range g.store.Payments(ctx, midassql.Query{OpenID: "player", State: midassql.Waiting}) {
+		for range g.store.Payments(ctx, midassql.Query{OpenID: "player", State: midassql.StateWaiting}) {
 			return false
 		}
 		return true
-	}, startTime, 20*time.Millisecond)
+	}, servers.StartTime, 20*time.Millisecond)
 	stop()
 	working.Wait()
 }
@@ -96,7 +103,7 @@ func (g *game) sql() *sqlPlayers {
 	return p
 }
 
-var starts = map[string]func(*testing.T) databaseServer{"postgresql": startPostgreSQL, "mariadb": startMariaDB}
+var starts = map[string]startDatabase{"postgresql": servers.PostgreSQL, "mariadb": servers.MariaDB, "mysql": servers.MySQL}
 
 // A player who was loaded by another zone server is not overwritten by the first one.
 func TestAnOlderSessionSavesNothing(t *testing.T) {
@@ -116,6 +123,9 @@ func TestAnOlderSessionSavesNothing(t *testing.T) {
 				require.NoError(t, p.save(t.Context(), "1", "player", current, bought), "saving the same again")
 				require.ErrorIs(t, p.save(t.Context(), "1", "player", older, record{Played: 1}), errStale)
 				require.Equal(t, record{Items: map[string]int{"gem60": 1}, Paid: map[string]int64{"player/-1": now.Unix()}, Bought: []string{"-1"}}, g.saved(p))
+			}
+			if g.db.dialect == midassql.MySQL {
+				servers.TestNothingIsPrepared(t, g.db.DB)
 			}
 		})
 	}
@@ -148,7 +158,7 @@ func (p withoutSessions) save(ctx context.Context, zone, openID string, _ int64,
 // has ended and another one has granted that payment, and a second one.
 func TestAZoneServerOutlivesItsLease(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	sql := g.sql()
 	sqlWithoutSessions := *sql
 	sqlWithoutSessions.update = strings.Replace(sql.update, "session = ", "session >= ", 1)
@@ -202,7 +212,7 @@ func (p overtaken) load(ctx context.Context, zone, openID string) (session int64
 // An id is forgotten when it is old and no payment of the player waits.
 func TestOldIDsAreForgotten(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	now := time.Now()
 	old := now.Add(-idsKept - time.Hour)
 	for i, row := range []struct {
@@ -223,7 +233,7 @@ func TestOldIDsAreForgotten(t *testing.T) {
 			name: "one waits that a dead zone server has a lease on: none is forgotten", gems: 3, ids: []string{"old", "young", "waits"},
 			prepare: func(t *testing.T, _ *zone, deliver func(string)) {
 				deliver("waits")
-				dead := g.store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Lease: 10 * time.Second})
+				dead := g.inbox(midassql.InboxOptions{Zones: []string{"1"}, Lease: 10 * time.Second})
 				leased := 0
 				for _, err := range dead.Waiting(t.Context(), "player") {
 					require.NoError(t, err)
@@ -277,7 +287,7 @@ func TestOldIDsAreForgotten(t *testing.T) {
 // A replica without the last save takes over. The player is online all the time.
 func TestARedisReplicaTakesOverWithoutTheSave(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	for i, savesFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("a save before Retry: %t", savesFirst), func(t *testing.T) {
 			require.NoError(t, g.client.FlushAll(t.Context()).Err())
@@ -300,7 +310,7 @@ func TestARedisReplicaTakesOverWithoutTheSave(t *testing.T) {
 			}
 			n, err := z.inbox.Retry(t.Context(), midassql.RetryOptions{DoneFrom: began})
 			require.NoError(t, err)
-			require.NotZero(t, n)
+			require.NotZero(t, n.PutBack)
 			g.work(z)
 			require.Equal(t, 1, g.saved(g.redis).Items["gem60"])
 		})
@@ -310,7 +320,7 @@ func TestARedisReplicaTakesOverWithoutTheSave(t *testing.T) {
 // Redis hangs while the zone server stops.
 func TestTheLastSaveEnds(t *testing.T) {
 	t.Parallel()
-	server := startRedis(t)
+	server := servers.Redis(t)
 	p := &redisPlayers{client: redisClient(t, server)}
 	z := newZone("1", nil, nil, p, slog.New(slog.DiscardHandler))
 	for i := range 200 {
@@ -319,7 +329,7 @@ func TestTheLastSaveEnds(t *testing.T) {
 		require.NoError(t, err)
 		z.enter(&player{openID: openID, session: session, record: r, played: true})
 	}
-	require.NoError(t, server.cmd.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, server.Signal(syscall.SIGSTOP))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	began := time.Now()
@@ -348,18 +358,18 @@ func (p slow) load(ctx context.Context, zone, openID string) (session int64, r r
 // While the server stops it still answers what has begun. What was granted and played by then is saved.
 func TestTheLastSaveComesAfterTheLastAnswer(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	loads := slow{g.redis, make(chan struct{}), make(chan struct{})}
 	z := g.zone(loads)
 	p, err := z.login(t.Context(), "player")
 	require.NoError(t, err)
 
-	limit, cancel := context.WithTimeout(t.Context(), startTime)
+	limit, cancel := context.WithTimeout(t.Context(), servers.StartTime)
 	defer cancel()
 	ctx, stop := context.WithCancel(limit)
-	address, served, login := freeAddress(t), make(chan error, 1), make(chan bool, 1)
+	address, served, login := servers.FreeAddress(t), make(chan error, 1), make(chan bool, 1)
 	go func() { served <- z.serve(ctx, address, g.client, time.Hour) }()
-	require.True(t, listens(limit, nil, address))
+	require.True(t, servers.Listens(limit, nil, address))
 	go func() { login <- ask(limit, "http://"+address, "slow", "login") }()
 	select {
 	case <-loads.asked:
@@ -398,7 +408,7 @@ func (w beforeWrite) Write(text []byte) (int, error) {
 // An app that does not read its answer holds up no save of the player.
 func TestAnAnswerIsWrittenWithoutTheLock(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	z := g.zone(g.redis)
 	p, err := z.login(t.Context(), "player")
 	require.NoError(t, err)
@@ -428,7 +438,7 @@ func TestAnAnswerIsWrittenWithoutTheLock(t *testing.T) {
 // was played.
 func TestALoginAsksWhetherTheSessionIsTheNewest(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	first, second := g.zone(g.redis), g.zone(g.redis)
 	p, err := first.login(t.Context(), "player")
 	require.NoError(t, err)
@@ -451,12 +461,13 @@ func TestALoginAsksWhetherTheSessionIsTheNewest(t *testing.T) {
 // The payments of a zone's roles wake its zone server up, too.
 func TestNewsOfARole(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	store, err := midassql.New(g.db.DB, g.db.dialect, midassql.Options{AcceptAppOrders: true}) // one of its own, which does not wake g.store up
 	require.NoError(t, err)
-	gateway := store.Inbox(midassql.InboxOptions{OnStored: announce(g.client)})
+	gateway, err := store.Inbox(midassql.InboxOptions{OnStored: announce(g.client)})
+	require.NoError(t, err)
 	z := g.zone(g.redis)
-	z.inbox = g.store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Hour})
+	z.inbox = g.inbox(midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Hour})
 	_, err = z.login(t.Context(), "player")
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -464,24 +475,24 @@ func TestNewsOfARole(t *testing.T) {
 	defer running.Wait()
 	defer stop()
 	running.Go(func() { z.run(ctx, g.client, time.Hour) })
-	require.Eventually(t, func() bool { return g.client.PubSubNumSub(ctx, storedChannel).Val()[storedChannel] == 1 }, startTime, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return g.client.PubSubNumSub(ctx, storedChannel).Val()[storedChannel] == 1 }, servers.StartTime, 10*time.Millisecond)
 	for i, zoneID := range []string{"1", "1_7", "1_8"} {
 		d := delivery(fmt.Sprint("-", i))
 		d.ZoneID = zoneID
 		require.NoError(t, gateway.Deliver(ctx, d))
 		require.Eventually(t, func() bool {
-			for range g.store.Payments(ctx, midassql.Query{OpenID: "player", State: midassql.Waiting}) {
+			for range g.store.Payments(ctx, midassql.Query{OpenID: "player", State: midassql.StateWaiting}) {
 				return false
 			}
 			return true
-		}, startTime, 20*time.Millisecond, "nobody says that a payment of %s is there", zoneID)
+		}, servers.StartTime, 20*time.Millisecond, "nobody says that a payment of %s is there", zoneID)
 	}
 }
 
 // A payment is refunded in the moment in which it is granted.
 func TestAPaymentIsCancelledWhileItIsGranted(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	g.deliver("-1")
 	hung := late{g.redis, make(chan struct{}), make(chan struct{})}
 	z := g.zone(hung)
@@ -500,13 +511,13 @@ func TestAPaymentIsCancelledWhileItIsGranted(t *testing.T) {
 // A save counts once a replica has it.
 func TestASaveWaitsForTheReplica(t *testing.T) {
 	t.Parallel()
-	primary := startRedis(t)
-	host, port, _ := strings.Cut(primary.address, ":")
-	replica := startRedis(t, "--replicaof", host, port)
+	primary := servers.Redis(t)
+	host, port, _ := strings.Cut(primary.Address, ":")
+	replica := servers.Redis(t, "--replicaof", host, port)
 	p := &redisPlayers{redisClient(t, primary), 1}
 	session, r, err := p.load(t.Context(), "1", "player")
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return p.save(t.Context(), "1", "player", session, r) == nil }, startTime, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return p.save(t.Context(), "1", "player", session, r) == nil }, servers.StartTime, 10*time.Millisecond)
 
 	// The pool has idle connections, for WAIT to be sent on the wrong one.
 	var conns []*redis.Conn
@@ -525,8 +536,8 @@ func TestASaveWaitsForTheReplica(t *testing.T) {
 	require.Eventually(t, func() bool {
 		found := offsets.FindStringSubmatch(other.Info(t.Context(), "replication").Val())
 		return found != nil && found[1] == found[2]
-	}, startTime, 10*time.Millisecond)
-	require.NoError(t, replica.cmd.Process.Signal(syscall.SIGSTOP))
+	}, servers.StartTime, 10*time.Millisecond)
+	require.NoError(t, replica.Signal(syscall.SIGSTOP))
 	require.ErrorContains(t, p.save(t.Context(), "1", "player", session, r.with(delivery("-1"), time.Now())), "0 of 1 replicas have the save")
 	n, err := other.Wait(t.Context(), 1, waitTime).Result()
 	require.NoError(t, err)
@@ -536,7 +547,7 @@ func TestASaveWaitsForTheReplica(t *testing.T) {
 // The node becomes read-only and stays up, as after a switchover. The pool hangs up on it.
 func TestThePoolLeavesAPostgreSQLThatBecameReadOnly(t *testing.T) {
 	t.Parallel()
-	g := newGame(t, startPostgreSQL)
+	g := newGame(t, servers.PostgreSQL)
 	g.deliver("-1")
 	old, err := g.db.Conn(t.Context())
 	require.NoError(t, err)
@@ -544,41 +555,19 @@ func TestThePoolLeavesAPostgreSQLThatBecameReadOnly(t *testing.T) {
 	_, err = old.ExecContext(t.Context(), "SET default_transaction_read_only = on")
 	require.NoError(t, err)
 	_, err = old.ExecContext(t.Context(), "DELETE FROM midas_inbox")
-	require.Equal(t, midassql.Again, g.db.classify(err))
+	require.Equal(t, midassql.ClassAgain, g.db.classify(err))
 	require.Error(t, old.PingContext(t.Context()), "the pool would use this connection again")
 	require.Zero(t, g.db.Stats().Idle)
 }
 
-// A PostgreSQL that accepts and does not answer.
+// A pool that opens all of its connections at once finds no way back to a slow PostgreSQL.
 func TestFewConnectionsAreOpenedAtOnce(t *testing.T) {
 	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer silent.Close()
-	db, err := openDatabase("postgres://game@" + silent.Addr().String() + "/game?sslmode=disable&connect_timeout=30")
-	require.NoError(t, err)
-	defer db.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var pings sync.WaitGroup
-	for range 10 {
-		pings.Go(func() { assert.ErrorIs(t, db.PingContext(ctx), context.Canceled) })
-	}
-	for range 2 {
-		conn, err := silent.Accept()
+	servers.TestFewConnectionsAreOpenedAtOnce(t, func(url string) *sql.DB {
+		db, err := openDatabase(url)
 		require.NoError(t, err)
-		defer conn.Close()
-	}
-	time.AfterFunc(300*time.Millisecond, cancel) // a third one would have come
-	pings.Wait()
-
-	last, err := net.Dial("tcp", silent.Addr().String())
-	require.NoError(t, err)
-	defer last.Close()
-	next, err := silent.Accept()
-	require.NoError(t, err)
-	defer next.Close()
-	require.Equal(t, last.LocalAddr().String(), next.RemoteAddr().String(), "a third one was opened")
+		return db.DB
+	})
 }
 
 // A driver's own escaping is not safe in every character set.
@@ -638,17 +627,17 @@ func TestAZoneServerDiesBetweenSaveAndDone(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t, startPostgreSQL(t), "redis", row.env...)
-			db, err := openDatabase(c.database.databaseURL())
+			c := newCrash(t, servers.PostgreSQL(t), "redis", row.env...)
+			db, err := openDatabase(c.database.URL)
 			require.NoError(t, err)
 			defer db.Close()
 
 			p := payment{zone: "1", openID: "oPlayer0", billNo: "-1", item: "gem60", quantity: 1}
-			token, err := placeOrder(t.Context(), c.gateway.url, p)
+			token, err := placeOrder(t.Context(), c.gateway, p)
 			require.NoError(t, err)
 			rawQuery, err := c.midas.Callback(token, midastest.BillNo(p.billNo))
 			require.NoError(t, err)
-			require.Equal(t, 0, call(t.Context(), c.gateway.url+"/pay/notify", rawQuery))
+			require.Equal(t, 0, servers.Call(t.Context(), servers.Callers, c.deliveryURL(0), rawQuery))
 			c.paid = []payment{p}
 
 			// Done has to wait for this lock.
@@ -658,18 +647,58 @@ func TestAZoneServerDiesBetweenSaveAndDone(t *testing.T) {
 			require.NoError(t, err)
 			login := make(chan bool)
 			zone := c.zones["1"].Load()
-			go func() { login <- ask(c.limit, zone.url, p.openID, "login") }()
+			go func() { login <- ask(c.limit, zone.URL, p.openID, "login") }()
 			for c.saved().bought[p] == 0 {
 				require.NoError(t, c.limit.Err(), "the payment is never granted")
-				pause(c.limit, 20*time.Millisecond)
+				servers.Pause(c.limit, 20*time.Millisecond)
 			}
-			zone.kill()
+			zone.Kill()
 			<-login // no answer, unless Work was first and left nothing for the login to grant
 			require.NoError(t, tx.Rollback())
 
-			require.NoError(t, zone.start(c.limit))
+			require.NoError(t, zone.Start(c.limit))
 			c.drain()
 			require.Equal(t, row.times, c.saved().bought[p])
 		})
 	}
+}
+
+// The zone is the session's, and one that there is: a payment for another one would wait for ever.
+func TestTheZoneComesFromTheSession(t *testing.T) {
+	t.Parallel()
+	game := newGame(t, servers.PostgreSQL)
+	fake := servers.Midas(t, "/pay/notify")
+	client, err := midas.New(midas.Config{AppID: servers.AppID, AppKey: servers.AppKey, Gateway: fake.Gateway(), DeliveryPath: "/pay/notify"})
+	require.NoError(t, err)
+	g := &gateway{client: client, store: game.store, sessions: game.client, zones: []string{"1", "2_7"}, log: game.log}
+	ask := func(handler http.HandlerFunc, body string, cookies ...*http.Cookie) *http.Response {
+		request := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+		for _, cookie := range cookies {
+			request.AddCookie(cookie)
+		}
+		answer := httptest.NewRecorder()
+		handler(answer, request)
+		return answer.Result()
+	}
+	order := func(openID string, cookies ...*http.Cookie) *http.Response {
+		return ask(g.order, `{"login":"qq","openid":"`+openID+`","openkey":"k","pf":"qq_m","pfkey":"k","zone":"nowhere-1","item":"gem60","quantity":1}`, cookies...)
+	}
+	for _, body := range []string{`{"openid":"ann","zone":"nowhere-1"}`, `{"openid":"ann","zone":"2"}`, `{"openid":"ann"}`, `{"zone":"1"}`, `zone=1`} {
+		require.Equal(t, http.StatusBadRequest, ask(g.login, body).StatusCode, body)
+	}
+	session := ask(g.login, `{"openid":"ann","zone":"2_7"}`).Cookies()
+	require.Len(t, session, 1)
+	placed := order("ann", session...)
+	require.Equal(t, http.StatusCreated, placed.StatusCode)
+	var handedOut midas.Order
+	require.NoError(t, json.NewDecoder(placed.Body).Decode(&handedOut))
+	for o, err := range game.store.Orders(t.Context(), midassql.Query{Token: handedOut.Token}) {
+		require.NoError(t, err)
+		require.Equal(t, "2_7", o.ZoneID, "whatever the app says")
+	}
+	require.Equal(t, http.StatusUnauthorized, order("bob", session...).StatusCode, "another player's openid")
+	require.Equal(t, http.StatusUnauthorized, order("ann").StatusCode, "nobody has logged in")
+	require.Equal(t, http.StatusUnauthorized, order("ann", &http.Cookie{Name: sessionCookie, Value: "guessed"}).StatusCode)
+	g.zones = []string{"1"}
+	require.Equal(t, http.StatusUnauthorized, order("ann", session...).StatusCode, "the zone was closed")
 }

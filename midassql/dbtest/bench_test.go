@@ -16,11 +16,11 @@ import (
 
 // BenchmarkOnce is Once beside the same transaction written by hand, on PostgreSQL: what
 // the package costs. Compare the two within one run; see .ci/databases.
-func BenchmarkOnce(b *testing.B) { benchmarkOnce(b, openDatabase(b, midassql.PostgreSQL)) }
+func BenchmarkOnce(b *testing.B) { benchmarkOnce(b, openDatabase(b, postgreSQL)) }
 
 // BenchmarkOnceSQLite is the same on SQLite, where no network hides the package's cost.
 func BenchmarkOnceSQLite(b *testing.B) {
-	db := openDatabase(b, midassql.SQLite)
+	db := openDatabase(b, sqlite)
 	db.SetMaxOpenConns(1)
 	benchmarkOnce(b, db)
 }

@@ -23,19 +23,25 @@ func TestClassifyKnowsTheDrivers(t *testing.T) {
 		err     error
 		want    midassql.Class
 	}{
-		{midassql.PostgreSQL, &pgconn.PgError{Code: "40001"}, midassql.Again},
-		{midassql.PostgreSQL, &pgconn.PgError{Code: "40P01"}, midassql.Again},
-		{midassql.PostgreSQL, &pgconn.PgError{Code: "23505"}, midassql.RolledBack},
-		{midassql.PostgreSQL, &pgconn.PgError{Code: "57P01"}, midassql.Unknown},
-		{midassql.MySQL, &mysql.MySQLError{Number: 1205}, midassql.Again},
-		{midassql.MySQL, &mysql.MySQLError{Number: 1213}, midassql.Again},
-		{midassql.MySQL, &mysql.MySQLError{Number: 1020}, midassql.Again},
-		{midassql.MySQL, &mysql.MySQLError{Number: 1062}, midassql.RolledBack},
-		{midassql.MySQL, mysql.ErrInvalidConn, midassql.Unknown}, // sent, and who knows what became of it
-		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrBusy}, midassql.Again},
-		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrLocked}, midassql.Again},
-		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrFull}, midassql.RolledBack},
-		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrIoErr}, midassql.Unknown},
+		{midassql.PostgreSQL, &pgconn.PgError{Code: "40001"}, midassql.ClassAgain},
+		{midassql.PostgreSQL, &pgconn.PgError{Code: "40P01"}, midassql.ClassAgain},
+		{midassql.PostgreSQL, &pgconn.PgError{Code: "23505"}, midassql.ClassRolledBack},
+		{midassql.PostgreSQL, &pgconn.PgError{Code: "57P01"}, midassql.ClassUnknown},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1205}, midassql.ClassAgain},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1213}, midassql.ClassAgain},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1020}, midassql.ClassAgain},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1180, Message: "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT"}, midassql.ClassAgain},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1180, Message: "Got error 28 - 'No space left on device' during COMMIT"}, midassql.ClassUnknown},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1062}, midassql.ClassRolledBack},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1105, Message: "target: game.-80.primary: primary is not serving, there may be a reparent operation in progress"}, midassql.ClassAgain},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1105, Message: "target: game.-80.primary: vttablet: rpc error: code = FailedPrecondition desc = operation not allowed in state SHUTTING_DOWN"}, midassql.ClassAgain},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1105, Message: "table nowhere not found"}, midassql.ClassUnknown},
+		{midassql.MySQL, &mysql.MySQLError{Number: 1203, Message: "target: game.-80.primary: transaction pool connection limit exceeded"}, midassql.ClassAgain},
+		{midassql.MySQL, mysql.ErrInvalidConn, midassql.ClassUnknown}, // sent, and who knows what became of it
+		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrBusy}, midassql.ClassAgain},
+		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrLocked}, midassql.ClassAgain},
+		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrFull}, midassql.ClassRolledBack},
+		{midassql.SQLite, sqlite3.Error{Code: sqlite3.ErrIoErr}, midassql.ClassUnknown},
 	} {
 		t.Run(fmt.Sprintf("%s %v", test.dialect, test.err), func(t *testing.T) {
 			require.Equal(t, test.want, test.dialect.Classify(test.err))
@@ -65,8 +71,8 @@ func TestClassifyABusySQLite(t *testing.T) {
 			require.Error(t, busy)
 			_, wrong := conn.ExecContext(t.Context(), "CREATE NONSENSE")
 			require.Error(t, wrong)
-			for err, want := range map[error]midassql.Class{busy: midassql.Again, fmt.Errorf("grant: %w", busy): midassql.Again,
-				driver.ErrBadConn: midassql.Again, wrong: midassql.Unknown, context.Canceled: midassql.Unknown} {
+			for err, want := range map[error]midassql.Class{busy: midassql.ClassAgain, fmt.Errorf("grant: %w", busy): midassql.ClassAgain,
+				driver.ErrBadConn: midassql.ClassAgain, wrong: midassql.ClassUnknown, context.Canceled: midassql.ClassUnknown} {
 				require.Equal(t, want, midassql.SQLite.Classify(err), "%v", err)
 			}
 		})

@@ -42,7 +42,7 @@ func Example() {
 	}
 
 	// After Client.CreateOrder, and before the app gets order.URLParams:
-	req := midas.OrderRequest{OpenID: "player", Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 2}}}
+	req := midas.OrderRequest{Player: midas.Player{OpenID: "player"}, Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 2}}}
 	order := &midas.Order{Token: "842C…"}
 	if err := store.SaveOrder(ctx, req, order); err != nil {
 		log.Fatal(err)

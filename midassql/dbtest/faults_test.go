@@ -12,6 +12,7 @@ import (
 
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
+	"github.com/midas-go/midas/midassql/dbtest/testdb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -22,22 +23,24 @@ import (
 func TestGrantsThatUpdateTheSameRow(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []struct {
-		name    string
-		dialect midassql.Dialect
-		option  string
+		name   string
+		kind   testdb.Kind
+		option string
 	}{
-		{"postgresql", midassql.PostgreSQL, "default_transaction_isolation=read committed"},
-		{"postgresql, repeatable read", midassql.PostgreSQL, "default_transaction_isolation=repeatable read"},
-		{"mysql", midassql.MySQL, "innodb_lock_wait_timeout=1"},
-		{"mysql, snapshot isolation", midassql.MySQL, "innodb_snapshot_isolation=ON"},
-		{"sqlite", midassql.SQLite, "_txlock=immediate"},
+		{"postgresql", postgreSQL, "default_transaction_isolation=read committed"},
+		{"postgresql, repeatable read", postgreSQL, "default_transaction_isolation=repeatable read"},
+		{"mariadb", mariaDB, "innodb_lock_wait_timeout=1"},
+		{"mariadb, snapshot isolation", mariaDB, "innodb_snapshot_isolation=ON"},
+		{"mysql", mySQL, "innodb_lock_wait_timeout=1"},
+		{"mysql, read committed", mySQLReadCommitted, "innodb_lock_wait_timeout=1"},
+		{"sqlite", sqlite, "_txlock=immediate"},
 	} {
 		t.Run(engine.name, func(t *testing.T) {
 			const payments = 20
-			db := openDatabase(t, engine.dialect, engine.option)
+			db := openDatabase(t, engine.kind, engine.option)
 			store := db.store(t, midassql.Options{})
 			read := "SELECT quantity FROM items WHERE item = ?"
-			if engine.dialect != midassql.SQLite {
+			if engine.kind.Dialect != midassql.SQLite {
 				read += " FOR UPDATE"
 			}
 			soldOut := errors.New("sold out")
@@ -104,32 +107,30 @@ func TestGrantsThatUpdateTheSameRow(t *testing.T) {
 // A server or a DSN may have autocommit off: single statements must be committed too.
 func TestWithoutAutocommit(t *testing.T) {
 	t.Parallel()
-	db := openDatabase(t, midassql.MySQL, "autocommit=0")
-	outside := openDatabase(t, midassql.MySQL)
-	outside.prefix = db.prefix
-	store := db.store(t, midassql.Options{})
-	inbox := store.Inbox(midassql.InboxOptions{})
-	ordered(t, store, "player", "token")
-	require.Equal(t, 1, outside.count(t, "SELECT COUNT(*) FROM orders"))
-	for range 3 {
-		require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
-	}
-	require.Equal(t, 2, outside.count(t, "SELECT repeats FROM deliveries"))
-	require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", "-2")))
-	require.Equal(t, []string{"-2"}, waiting(t, inbox, "player"))
-	require.NoError(t, inbox.Done(t.Context(), "player", "-2"))
-	require.Zero(t, outside.count(t, "SELECT COUNT(*) FROM inbox"))
-	for range 25 { // on whichever connection: none has an old view of the tables
-		outside.must(t, "UPDATE deliveries SET note = CONCAT(note, 'x') WHERE billno = '-1'")
-		want := outside.count(t, "SELECT LENGTH(note) FROM deliveries WHERE billno = '-1'")
-		for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player", BillNo: "-1"}) {
-			require.NoError(t, err)
-			require.Len(t, p.Note, want)
+	on(t, func(t *testing.T, outside *database) {
+		db := openDatabase(t, outside.kind, "autocommit=0")
+		db.Prefix = outside.prefix
+		store := db.store(t, midassql.Options{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
+		ordered(t, store, "player", "token")
+		require.Equal(t, 1, outside.count(t, "SELECT COUNT(*) FROM orders"))
+		for range 3 {
+			require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token", "-1")))
 		}
-	}
-	purged, err := store.Purge(t.Context(), 7*24*time.Hour)
-	require.NoError(t, err)
-	require.Zero(t, purged)
+		require.Equal(t, 2, outside.count(t, "SELECT repeats FROM deliveries"))
+		require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", "-2")))
+		require.Equal(t, []string{"-2"}, waiting(t, inbox, "player"))
+		require.NoError(t, inbox.Done(t.Context(), "player", "-2"))
+		require.Zero(t, outside.count(t, "SELECT COUNT(*) FROM inbox"))
+		for range 25 { // on whichever connection: none has an old view of the tables
+			outside.must(t, "UPDATE deliveries SET note = CONCAT(note, 'x') WHERE billno = '-1'")
+			want := outside.count(t, "SELECT LENGTH(note) FROM deliveries WHERE billno = '-1'")
+			require.Len(t, onlyPayment(t, store, midassql.Query{OpenID: "player", BillNo: "-1"}).Note, want)
+		}
+		purged, err := store.Purge(t.Context(), 7*24*time.Hour)
+		require.NoError(t, err)
+		require.Zero(t, purged)
+	}, midassql.MySQL)
 }
 
 // A repeat is the same openid, billno and token.
@@ -147,13 +148,14 @@ func TestOKIsNotAnsweredForAnotherPayment(t *testing.T) {
 		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
 	})
 	t.Run("tables made by hand that ignore case", func(t *testing.T) {
-		db := openDatabase(t, midassql.MySQL)
-		store := db.store(t, midassql.Options{})
-		db.must(t, "ALTER TABLE deliveries MODIFY openid VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL")
-		ordered(t, store, "oAbC", "token")
-		ordered(t, store, "oabc", "token2")
-		require.NoError(t, store.Once(db.grant)(t.Context(), paid("oAbC", "token", "-1")))
-		require.ErrorContains(t, store.Once(db.grant)(t.Context(), paid("oabc", "token2", "-1")), "collation")
+		on(t, func(t *testing.T, db *database) {
+			store := db.store(t, midassql.Options{})
+			db.must(t, "ALTER TABLE deliveries MODIFY openid VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL")
+			ordered(t, store, "oAbC", "token")
+			ordered(t, store, "oabc", "token2")
+			require.NoError(t, store.Once(db.grant)(t.Context(), paid("oAbC", "token", "-1")))
+			require.ErrorContains(t, store.Once(db.grant)(t.Context(), paid("oabc", "token2", "-1")), "collation")
+		}, midassql.MySQL)
 	})
 }
 
@@ -162,7 +164,7 @@ func TestOKIsNotAnsweredForAnotherPayment(t *testing.T) {
 func TestAGrantThatEndsItsTransaction(t *testing.T) {
 	t.Parallel()
 	gift := "INSERT INTO items (openid, billno, item, quantity) VALUES ('player', '-1', 'gem60', 2)"
-	on(t, func(t *testing.T, db *database) {
+	onEach(t, func(t *testing.T, db *database) {
 		for _, test := range []struct {
 			name, noted string
 			grant       func(ctx context.Context, tx *sql.Tx) error
@@ -231,19 +233,17 @@ func TestAGrantThatEndsItsTransaction(t *testing.T) {
 				require.Equal(t, 1, runs)
 				require.Contains(t, logged.String(), "gem60*60*2")
 
-				inbox := store.Inbox(midassql.InboxOptions{})
+				inbox := newInbox(t, store, midassql.InboxOptions{})
 				require.ErrorIs(t, inbox.Done(t.Context(), "player", "-1"), midassql.ErrBroken)
 				require.ErrorIs(t, inbox.Cancel(t.Context(), "player", "-1", "refunded"), midassql.ErrBroken)
 				_, err := inbox.Settle(t.Context(), midassql.Settlement{Delivery: paid("player", "token", "-1"), By: "anna"})
 				require.ErrorIs(t, err, midassql.ErrBroken)
-				for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player"}) {
-					require.NoError(t, err)
-					require.Equal(t, midassql.Broken, p.State)
-					require.Contains(t, p.Note, test.noted)
-				}
+				p := onlyPayment(t, store, midassql.Query{OpenID: "player"})
+				require.Equal(t, midassql.StateBroken, p.State)
+				require.Contains(t, p.Note, test.noted)
 			})
 		}
-	}, midassql.MySQL, midassql.SQLite)
+	})
 }
 
 // A database that rolls back by itself and says so has not been overtaken by anything: the next callback
@@ -287,7 +287,7 @@ func TestADatabaseThatRollsBackBreaksNoPayment(t *testing.T) {
 			on(t, func(t *testing.T, db *database) {
 				store := db.store(t, midassql.Options{Classify: func(err error) midassql.Class {
 					if errors.Is(err, opaque) {
-						return midassql.Again
+						return midassql.ClassAgain
 					}
 					return db.dialect.Classify(err)
 				}})

@@ -44,10 +44,13 @@ func ExampleStore_Inbox() {
 	if err := store.Migrate(ctx); err != nil {
 		log.Fatal(err)
 	}
-	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
+	inbox, err := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	// The backend places an order, and the gateway gets the callback.
-	req := midas.OrderRequest{OpenID: "ANNA", ZoneID: "1", Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}
+	req := midas.OrderRequest{Player: midas.Player{OpenID: "ANNA", ZoneID: "1"}, Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}
 	if err := store.SaveOrder(ctx, req, &midas.Order{Token: "842C…1"}); err != nil {
 		log.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
+	"github.com/midas-go/midas/midassql/dbtest/testdb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -91,7 +92,7 @@ func TestAStoredPaymentIsHandedOutUntilItIsDone(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		ordered(t, store, "player", "token")
 		d := paid("player", "token", "-1", func(d *midas.Delivery) {
 			d.AppID, d.Metadata, d.PayMethod, d.Platform, d.ProvideType, d.Charged = "1450000000", "shop*7", "wechat", "st_dummy", 5, 1140
@@ -110,12 +111,10 @@ func TestAStoredPaymentIsHandedOutUntilItIsDone(t *testing.T) {
 		require.Empty(t, waiting(t, inbox, "player"))
 		require.NoError(t, inbox.Deliver(t.Context(), d))
 		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox"), "what is done is not handed out again")
-		for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player"}) {
-			require.NoError(t, err)
-			require.Equal(t, midassql.Done, p.State)
-			require.WithinDuration(t, time.Now(), p.Done, time.Minute)
-			require.Equal(t, 3, p.Repeats)
-		}
+		p := onlyPayment(t, store, midassql.Query{OpenID: "player"})
+		require.Equal(t, midassql.StateDone, p.State)
+		require.WithinDuration(t, time.Now(), p.DoneAt, time.Minute)
+		require.Equal(t, 3, p.Repeats)
 
 		// What Once granted is done too.
 		ordered(t, store, "player", "token2")
@@ -129,7 +128,7 @@ func TestTheInboxComparesWithTheOrder(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		ordered(t, store, "player", "token")
 		var param *midas.ParamError
 		require.ErrorAs(t, inbox.Deliver(t.Context(), paid("thief", "token", "-1")), &param)
@@ -143,7 +142,7 @@ func TestOfflinePlayersArePaidAtLogin(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1", "-2")
 		db.stored(t, store, inbox, "another", "-3")
 		worked(t, inbox, 3, func(context.Context, *midas.Delivery) error { return fmt.Errorf("offline: %w", midassql.ErrNotNow) })
@@ -176,7 +175,7 @@ func TestALoginCountsForWhatIsLeased(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1")
 		db.pass(t, 10*time.Hour)
 		offers := 0
@@ -194,7 +193,7 @@ func TestAbsentPlayersAreOfferedLessOften(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		for _, test := range []struct{ age, wait time.Duration }{
 			{0, 5 * time.Second}, {time.Minute, 15 * time.Second}, {2 * time.Hour, 30 * time.Minute}, {100 * time.Hour, time.Hour},
 		} {
@@ -207,20 +206,58 @@ func TestAbsentPlayersAreOfferedLessOften(t *testing.T) {
 	})
 }
 
+// A game that knows when the reason ends says so.
+func TestNotNowSaysWhen(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, db *database) {
+		store := db.store(t, midassql.Options{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
+		due := func(openID string) (due time.Time) {
+			for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: openID, State: midassql.StateWaiting}) {
+				require.NoError(t, err)
+				require.Zero(t, p.Attempts, "that is no attempt")
+				due = p.Due
+			}
+			return due
+		}
+		for _, test := range []struct {
+			name   string
+			result error
+			wait   time.Duration
+		}{
+			{"until the match ends", midassql.NotNow(20 * time.Minute), 20 * time.Minute},
+			{"wrapped", fmt.Errorf("in a match: %w", midassql.NotNow(20*time.Minute)), 20 * time.Minute},
+			{"beside another error", errors.Join(errors.New("in a match"), midassql.NotNow(20*time.Minute)), 20 * time.Minute},
+			{"for months", midassql.NotNow(2000 * time.Hour), 24 * time.Hour},
+			{"no time at all", midassql.NotNow(0), time.Second},
+			{"before now", midassql.NotNow(-time.Hour), time.Second},
+		} {
+			db.stored(t, store, inbox, test.name, "-1")
+			began := time.Now()
+			worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return test.result })
+			requireDueIn(t, test.wait, due(test.name), began)
+		}
+
+		db.must(t, "DELETE FROM inbox")
+		db.stored(t, store, inbox, "player", "-login")
+		worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return midassql.NotNow(time.Hour) })
+		require.Equal(t, []string{"-login"}, waiting(t, inbox, "player"), "a login does not wait")
+		began := time.Now()
+		require.NoError(t, inbox.Fail(t.Context(), "player", "-login", midassql.NotNow(time.Hour)))
+		requireDueIn(t, time.Hour, due("player"), began)
+		db.pass(t, time.Hour)
+		require.Equal(t, []string{"-login"}, worked(t, inbox, 1, saved), "and then it is due")
+	})
+}
+
 func TestFailuresWaitLongerAndLonger(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store, logged := db.loggedStore(t)
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1")
 		fail := func(context.Context, *midas.Delivery) error { return errors.New("the bag is full") }
-		last := func() midassql.Payment {
-			for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player"}) {
-				require.NoError(t, err)
-				return p
-			}
-			return midassql.Payment{}
-		}
+		last := func() midassql.Payment { return onlyPayment(t, store, midassql.Query{OpenID: "player"}) }
 		for i, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600} {
 			began := time.Now()
 			if i%3 == 2 {
@@ -231,7 +268,7 @@ func TestFailuresWaitLongerAndLonger(t *testing.T) {
 			p := last()
 			require.Equal(t, i+1, p.Attempts)
 			require.Contains(t, p.LastError, "the bag is full")
-			require.Equal(t, midassql.Waiting, p.State)
+			require.Equal(t, midassql.StateWaiting, p.State)
 			requireDueIn(t, wait*time.Second, p.Due, began)
 			db.pass(t, wait*time.Second)
 		}
@@ -240,20 +277,14 @@ func TestFailuresWaitLongerAndLonger(t *testing.T) {
 		db.pass(t, 72*time.Hour)
 		began := time.Now()
 		worked(t, inbox, 1, fail)
-		require.Equal(t, midassql.Stuck, last().State)
+		require.Equal(t, midassql.StateStuck, last().State)
 		requireDueIn(t, time.Hour, last().Due, began)
 		require.Contains(t, logged.String(), "stuck")
 		counts, err := inbox.Counts(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, [2]int64{1, 1}, [2]int64{counts.Waiting, counts.Stuck})
 		require.Greater(t, time.Since(counts.Oldest), 72*time.Hour)
-		n := 0
-		for p, err := range store.Payments(t.Context(), midassql.Query{State: midassql.Stuck}) {
-			require.NoError(t, err)
-			require.Equal(t, "-1", p.BillNo)
-			n++
-		}
-		require.Equal(t, 1, n)
+		require.Equal(t, "-1", onlyPayment(t, store, midassql.Query{State: midassql.StateStuck}).BillNo)
 
 		db.pass(t, time.Hour)
 		worked(t, inbox, 1, fail) // it is still tried
@@ -262,10 +293,10 @@ func TestFailuresWaitLongerAndLonger(t *testing.T) {
 
 		put, err := inbox.Retry(t.Context(), midassql.RetryOptions{})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, put)
-		require.Equal(t, midassql.Waiting, last().State)
+		require.EqualValues(t, 1, put.PutBack)
+		require.Equal(t, midassql.StateWaiting, last().State)
 		worked(t, inbox, 1, saved)
-		require.Equal(t, midassql.Done, last().State)
+		require.Equal(t, midassql.StateDone, last().State)
 	})
 }
 
@@ -283,7 +314,7 @@ func TestAbsentPlayersPaymentsAreNotStuck(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store, logged := db.loggedStore(t)
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1")
 		worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return errors.New("Redis restarts") })
 		for range 2 {
@@ -332,7 +363,7 @@ func TestAFailingPaymentDoesNotHoldUpTheNextOne(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1", "-2", "-3")
 		got := worked(t, inbox, 3, func(_ context.Context, d *midas.Delivery) error {
 			if d.BillNo == "-1" {
@@ -351,7 +382,7 @@ func TestAWorkerThatDiesLosesItsLease(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		dead, alive := store.Inbox(midassql.InboxOptions{}), store.Inbox(midassql.InboxOptions{})
+		dead, alive := newInbox(t, store, midassql.InboxOptions{}), newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, dead, "player", "-1", "-2")
 		require.Equal(t, []string{"-1", "-2"}, waiting(t, dead, "player"))
 		require.Empty(t, waiting(t, alive, "player"), "leased")
@@ -373,7 +404,7 @@ func TestAnOldHandOutDoesNotEndTheNextOne(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store, seen := db.recordedStore(t)
-		inbox, other := store.Inbox(midassql.InboxOptions{}), store.Inbox(midassql.InboxOptions{})
+		inbox, other := newInbox(t, store, midassql.InboxOptions{}), newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1")
 		worked(t, inbox, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrAccepted })
 		db.pass(t, 40*time.Second)
@@ -444,7 +475,7 @@ func TestAClaimIsNotCutOff(t *testing.T) {
 	t.Parallel()
 	db, line := lossy(t)
 	store := db.store(t, midassql.Options{})
-	inbox := store.Inbox(midassql.InboxOptions{})
+	inbox := newInbox(t, store, midassql.InboxOptions{})
 	db.stored(t, store, inbox, "player", "-1")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -464,7 +495,7 @@ func TestTwoClaimsOfOnePlayerInTheSameMoment(t *testing.T) {
 	t.Parallel()
 	db, line := lossy(t)
 	store := db.store(t, midassql.Options{})
-	inbox := store.Inbox(midassql.InboxOptions{})
+	inbox := newInbox(t, store, midassql.InboxOptions{})
 	db.stored(t, store, inbox, "player", "-2")
 	outside := db.open()
 	leased, gone := false, false
@@ -494,7 +525,7 @@ func TestWorkLeavesADeadConnection(t *testing.T) {
 	t.Parallel()
 	db, line := lossy(t)
 	store := db.store(t, midassql.Options{})
-	inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Millisecond})
+	inbox := newInbox(t, store, midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Millisecond})
 	db.stored(t, store, inbox, "player", "-1")
 	silent := 0
 	line.wait = func(ctx context.Context, statement string) error {
@@ -520,7 +551,7 @@ func TestWorkIsToldThatItsLeaseEnds(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{Lease: time.Second})
+		inbox := newInbox(t, store, midassql.InboxOptions{Lease: time.Second})
 		db.stored(t, store, inbox, "player", "-1")
 		worked(t, inbox, 1, func(ctx context.Context, _ *midas.Delivery) error {
 			<-ctx.Done()
@@ -535,7 +566,7 @@ func TestTheEndOfWorkIsNoAttempt(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -557,62 +588,11 @@ func TestTheEndOfWorkIsNoAttempt(t *testing.T) {
 	})
 }
 
-// Several workers on several machines: each payment once, never two of one player at once.
-func TestNeverTwoOfOnePlayerAtOnce(t *testing.T) {
-	t.Parallel()
-	onEach(t, func(t *testing.T, db *database) {
-		const players, each, machines = 6, 15, 3
-		first := db.store(t, midassql.Options{})
-		var inboxes []*midassql.Inbox
-		for range machines {
-			store, err := midassql.New(db.open(), db.dialect, midassql.Options{TablePrefix: db.prefix})
-			require.NoError(t, err)
-			inboxes = append(inboxes, store.Inbox(midassql.InboxOptions{Poll: 10 * time.Millisecond}))
-		}
-		for p := range players {
-			for n := range each {
-				db.stored(t, first, inboxes[0], fmt.Sprint("player", p), fmt.Sprintf("-%d-%d", p, n))
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-		defer cancel()
-		var mu sync.Mutex
-		handed := make(map[string]int)
-		busy := make(map[string]bool)
-		var machinesDone sync.WaitGroup
-		for _, inbox := range inboxes {
-			machinesDone.Go(func() {
-				inbox.Work(ctx, func(ctx context.Context, d *midas.Delivery) error {
-					mu.Lock()
-					assert.False(t, busy[d.OpenID], "two at once")
-					busy[d.OpenID] = true
-					handed[d.BillNo]++
-					if len(handed) == players*each {
-						cancel()
-					}
-					mu.Unlock()
-					assert.NoError(t, db.PingContext(t.Context())) // takes a moment
-					mu.Lock()
-					defer mu.Unlock()
-					busy[d.OpenID] = false
-					return nil
-				})
-			})
-		}
-		machinesDone.Wait()
-		require.Len(t, handed, players*each)
-		for billNo, times := range handed {
-			require.Equal(t, 1, times, billNo)
-		}
-		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM inbox"))
-	})
-}
-
 func TestAcceptedPaymentsAreLeasedUntilTheyAreDone(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1", "-2")
 		accept := func(context.Context, *midas.Delivery) error { return midassql.ErrAccepted }
 		require.Equal(t, []string{"-1", "-2"}, worked(t, inbox, 2, accept), "the second does not wait for the first's save")
@@ -627,7 +607,7 @@ func TestWaitingGoesOnBehindAPaymentThatIsGone(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1", "-2")
 		db.must(t, "DELETE FROM deliveries WHERE billno = '-1'")
 		db.must(t, "UPDATE inbox SET zone = '2', base = '2' WHERE billno = '-2'")
@@ -639,14 +619,14 @@ func TestZones(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		gateway := store.Inbox(midassql.InboxOptions{})
+		gateway := newInbox(t, store, midassql.InboxOptions{})
 		for i, zone := range []string{"1", "1_8", "1_2", "1_2_7", "12", "2", "1`", "1-2", "9_1"} {
 			token := fmt.Sprint("token", i)
 			ordered(t, store, "player", token)
 			require.NoError(t, gateway.Deliver(t.Context(), paid("player", token, "-"+zone, func(d *midas.Delivery) { d.ZoneID = zone })))
 		}
-		one := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
-		merged := store.Inbox(midassql.InboxOptions{Zones: []string{"1_2", "2"}})
+		one := newInbox(t, store, midassql.InboxOptions{Zones: []string{"1"}})
+		merged := newInbox(t, store, midassql.InboxOptions{Zones: []string{"1_2", "2"}})
 		require.Equal(t, []string{"-1_2", "-1_2_7", "-2"}, waiting(t, merged, "player"), "several names, and with a role")
 		for _, billNo := range []string{"-1_2", "-1_2_7", "-2"} {
 			require.NoError(t, merged.Fail(t.Context(), "player", billNo, midassql.ErrNotNow))
@@ -681,7 +661,7 @@ func TestZones(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 2, moved)
 		db.pass(t, time.Minute)
-		one = store.Inbox(midassql.InboxOptions{Zones: []string{"1"}})
+		one = newInbox(t, store, midassql.InboxOptions{Zones: []string{"1"}})
 		require.Equal(t, []string{"-1", "-1_2", "-1_2_7", "-1_8"}, waiting(t, one, "player"))
 	})
 }
@@ -690,7 +670,7 @@ func TestCancelledPaymentsAreNotHandedOut(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1", "-2")
 		require.NoError(t, inbox.Cancel(t.Context(), "player", "-1", "refunded, ticket 7"))
 		require.NoError(t, inbox.Cancel(t.Context(), "player", "-1", "again"))
@@ -701,11 +681,9 @@ func TestCancelledPaymentsAreNotHandedOut(t *testing.T) {
 		require.ErrorIs(t, inbox.Cancel(t.Context(), "player", "-3", ""), midassql.ErrNoPayment)
 		require.NoError(t, inbox.Deliver(t.Context(), paid("player", "token of player-1", "-1")), "a repeat is answered OK")
 		require.Empty(t, waiting(t, inbox, "player"))
-		for p, err := range store.Payments(t.Context(), midassql.Query{OpenID: "player", BillNo: "-1"}) {
-			require.NoError(t, err)
-			require.Equal(t, midassql.Cancelled, p.State)
-			require.Equal(t, "refunded, ticket 7", p.Note)
-		}
+		p := onlyPayment(t, store, midassql.Query{OpenID: "player", BillNo: "-1"})
+		require.Equal(t, midassql.StateCancelled, p.State)
+		require.Equal(t, "refunded, ticket 7", p.Note)
 	})
 }
 
@@ -715,7 +693,7 @@ func TestRetryAfterARestore(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		before := store.Inbox(midassql.InboxOptions{})
+		before := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, before, "player", "-1", "-2", "-3", "-4")
 		require.Len(t, waiting(t, before, "player"), 4)
 		for _, billNo := range []string{"-1", "-2", "-3"} { // -4 is accepted, not saved
@@ -724,10 +702,10 @@ func TestRetryAfterARestore(t *testing.T) {
 		require.NoError(t, store.Once(db.grant)(t.Context(), paid("player", "token of player-1", "-once")))
 		db.must(t, "UPDATE deliveries SET done_ms = done_ms - 3600000 WHERE billno = '-1'")
 
-		after := store.Inbox(midassql.InboxOptions{})
+		after := newInbox(t, store, midassql.InboxOptions{})
 		put, err := after.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-30 * time.Minute)})
 		require.NoError(t, err)
-		require.EqualValues(t, 2, put, "-1 was done before the backup, -once is not the players'")
+		require.EqualValues(t, 2, put.PutBack, "-1 was done before the backup, -once is not the players'")
 
 		require.ErrorIs(t, before.Done(t.Context(), "player", "-2"), midassql.ErrRestored)
 		require.ErrorIs(t, before.Done(t.Context(), "player", "-4"), midassql.ErrRestored, "the save was restored away, too")
@@ -742,7 +720,7 @@ func TestRetryAfterARestore(t *testing.T) {
 		// A time range: none of these was done before an hour ago.
 		put, err = after.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-24 * time.Hour), DoneTo: time.Now().Add(-time.Minute)})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, put, "-1 alone")
+		require.EqualValues(t, 1, put.PutBack, "-1 alone")
 		require.Equal(t, []string{"-1"}, waiting(t, after, "player"))
 		require.NoError(t, after.Done(t.Context(), "player", "-1"))
 		db.must(t, "UPDATE deliveries SET done_ms = done_ms - 3600000 WHERE billno = '-1'")
@@ -750,7 +728,7 @@ func TestRetryAfterARestore(t *testing.T) {
 		// A second restore.
 		put, err = after.Retry(t.Context(), midassql.RetryOptions{OpenID: "player", DoneFrom: time.Now().Add(-30 * time.Minute)})
 		require.NoError(t, err)
-		require.EqualValues(t, 3, put)
+		require.EqualValues(t, 3, put.PutBack)
 		require.ErrorIs(t, after.Done(t.Context(), "player", "-2"), midassql.ErrRestored, "an Inbox from before it")
 		require.Equal(t, []string{"-2", "-3", "-4"}, waiting(t, after, "player"), "until it is handed out there again")
 		require.NoError(t, after.Done(t.Context(), "player", "-2"))
@@ -763,8 +741,8 @@ func TestRetryOfAZone(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		all := store.Inbox(midassql.InboxOptions{})
-		two, five := store.Inbox(midassql.InboxOptions{Zones: []string{"2"}}), store.Inbox(midassql.InboxOptions{Zones: []string{"5"}})
+		all := newInbox(t, store, midassql.InboxOptions{})
+		two, five := newInbox(t, store, midassql.InboxOptions{Zones: []string{"2"}}), newInbox(t, store, midassql.InboxOptions{Zones: []string{"5"}})
 		ordered(t, store, "player", "token")
 		for _, zone := range []string{"2_7", "3"} {
 			require.NoError(t, all.Deliver(t.Context(), paid("player", "token", "-"+zone, func(d *midas.Delivery) { d.ZoneID = zone })))
@@ -772,7 +750,7 @@ func TestRetryOfAZone(t *testing.T) {
 		worked(t, all, 2, saved)
 		put, err := two.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Hour)})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, put)
+		require.EqualValues(t, 1, put.PutBack)
 		require.Equal(t, []string{"-2_7"}, worked(t, two, 1, func(context.Context, *midas.Delivery) error { return midassql.ErrNotNow }))
 		db.pass(t, time.Minute)
 		_, err = all.MoveZone(t.Context(), "2", "5")
@@ -799,7 +777,7 @@ func TestNoMoreIsLeasedThanWorkersAreFree(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{Zones: []string{"1", "2", "3"}, Workers: 1})
+		inbox := newInbox(t, store, midassql.InboxOptions{Zones: []string{"1", "2", "3"}, Workers: 1})
 		for i, zone := range []string{"1", "2", "3"} {
 			player := fmt.Sprint("player", i)
 			ordered(t, store, player, "token of "+player)
@@ -817,13 +795,13 @@ func TestRetryLeavesArchivedPaymentsAlone(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store, logged := db.loggedStore(t)
-		inbox := store.Inbox(midassql.InboxOptions{})
+		inbox := newInbox(t, store, midassql.InboxOptions{})
 		db.stored(t, store, inbox, "player", "-1", "-2")
 		worked(t, inbox, 2, saved)
 		db.must(t, "UPDATE deliveries SET items = '' WHERE billno = '-1'")
 		put, err := inbox.Retry(t.Context(), midassql.RetryOptions{DoneFrom: time.Now().Add(-time.Hour)})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, put)
+		require.EqualValues(t, 1, put.PutBack)
 		require.Equal(t, []string{"-2"}, waiting(t, inbox, "player"))
 		require.Contains(t, logged.String(), "archived")
 		require.Contains(t, logged.String(), "billno=-1")
@@ -833,13 +811,13 @@ func TestRetryLeavesArchivedPaymentsAlone(t *testing.T) {
 // A hook that never returns costs no answer.
 func TestDeliverDoesNotWaitForItsHook(t *testing.T) {
 	t.Parallel()
-	db := openDatabase(t, midassql.SQLite)
+	db := openDatabase(t, sqlite)
 	store := db.store(t, midassql.Options{})
 	ordered(t, store, "player", "token")
 	var running atomic.Int32
 	end := make(chan struct{})
 	defer close(end)
-	inbox := store.Inbox(midassql.InboxOptions{OnStored: func(ctx context.Context, _ *midas.Delivery) {
+	inbox := newInbox(t, store, midassql.InboxOptions{OnStored: func(ctx context.Context, _ *midas.Delivery) {
 		_, limited := ctx.Deadline()
 		assert.True(t, limited)
 		running.Add(1)
@@ -856,13 +834,13 @@ func TestWhoIsWokenUp(t *testing.T) {
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
 		hooked := make(chan string, 9)
-		gateway := store.Inbox(midassql.InboxOptions{OnStored: func(_ context.Context, d *midas.Delivery) { hooked <- d.BillNo }})
-		zone := store.Inbox(midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Hour})
+		gateway := newInbox(t, store, midassql.InboxOptions{OnStored: func(_ context.Context, d *midas.Delivery) { hooked <- d.BillNo }})
+		zone := newInbox(t, store, midassql.InboxOptions{Zones: []string{"1"}, Poll: time.Hour})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		done := make(chan error, 1)
 		idle := make(chan struct{})
-		db.stored(t, store, store.Inbox(midassql.InboxOptions{}), "first", "-0")
+		db.stored(t, store, newInbox(t, store, midassql.InboxOptions{}), "first", "-0")
 		go func() {
 			done <- zone.Work(ctx, func(_ context.Context, d *midas.Delivery) error {
 				if d.BillNo == "-0" {
@@ -891,7 +869,7 @@ func TestAbsentPlayersDoNotStarveNewOnes(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		store := db.store(t, midassql.Options{})
-		inbox := store.Inbox(midassql.InboxOptions{Workers: 2})
+		inbox := newInbox(t, store, midassql.InboxOptions{Workers: 2})
 		tx, err := db.BeginTx(t.Context(), nil)
 		require.NoError(t, err)
 		defer tx.Rollback()
@@ -907,10 +885,10 @@ func TestAbsentPlayersDoNotStarveNewOnes(t *testing.T) {
 
 func TestNilsAreErrors(t *testing.T) {
 	t.Parallel()
-	db := openDatabase(t, midassql.SQLite)
+	db := openDatabase(t, sqlite)
 	db.SetMaxOpenConns(1)
 	store := db.store(t, midassql.Options{})
-	inbox := store.Inbox(midassql.InboxOptions{})
+	inbox := newInbox(t, store, midassql.InboxOptions{})
 	var none context.Context
 	require.ErrorContains(t, inbox.Deliver(none, paid("player", "token", "-1")), "context is nil")
 	require.ErrorContains(t, inbox.Work(none, saved), "context is nil")
@@ -918,13 +896,36 @@ func TestNilsAreErrors(t *testing.T) {
 	require.ErrorContains(t, inbox.Done(none, "player", "-1"), "context is nil")
 	require.ErrorContains(t, inbox.Fail(none, "player", "-1", nil), "context is nil")
 	require.ErrorContains(t, inbox.Cancel(none, "player", "-1", ""), "context is nil")
-	require.ErrorContains(t, store.SaveOrder(none, midas.OrderRequest{OpenID: "player", Items: []midas.Item{gem}}, &midas.Order{Token: "token"}), "context is nil")
+	require.ErrorContains(t, store.SaveOrder(none, midas.OrderRequest{Player: midas.Player{OpenID: "player"}, Items: []midas.Item{gem}}, &midas.Order{Token: "token"}), "context is nil")
 	require.ErrorContains(t, store.Migrate(none), "context is nil")
-	for _, err := range inbox.Waiting(none, "player") {
-		require.ErrorContains(t, err, "context is nil")
-	}
-	for _, err := range store.Payments(none, midassql.Query{OpenID: "player"}) {
-		require.ErrorContains(t, err, "context is nil")
-	}
+	_, err := store.Settle(t.Context(), midassql.Settlement{Delivery: paid("player", "", "-6"), By: "wang"}, nil)
+	require.ErrorContains(t, err, "grant is nil")
+	accepts, err := midassql.New(db.DB, db.dialect, midassql.Options{TablePrefix: db.prefix, AcceptAppOrders: true})
+	require.NoError(t, err)
+	require.ErrorContains(t, accepts.Once(db.grant)(none, paid("player", "token", "-1")), "context is nil")
+	require.ErrorContains(t, failure(inbox.Waiting(none, "player")), "context is nil")
+	require.ErrorContains(t, failure(store.Payments(none, midassql.Query{OpenID: "player"})), "context is nil")
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT 1").Scan(new(int)), "the connection is still there")
+}
+
+// A payment that comes while Cancel looks for it is cancelled, or Cancel says that there is none: never nil for
+// one that is handed out afterwards.
+func TestAPaymentThatComesDuringItsCancel(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []testdb.Kind{postgreSQL, mySQLReadCommitted} { // on the others it waits until Cancel is over
+		kind.Run(t, func(t *testing.T, tdb *testdb.Database) {
+			db := wrap(tdb)
+			inbox := newInbox(t, db.store(t, midassql.Options{AcceptAppOrders: true}), midassql.InboxOptions{})
+			var once sync.Once
+			between := &recorder{before: func(query string) error {
+				if strings.HasPrefix(query, "SELECT state") {
+					once.Do(func() { assert.NoError(t, inbox.Deliver(t.Context(), paid("player", "token", "-1"))) })
+				}
+				return nil
+			}}
+			require.NoError(t, newInbox(t, between.store(t, db, midassql.Options{}), midassql.InboxOptions{}).Cancel(t.Context(), "player", "-1", "refunded"))
+			require.Empty(t, waiting(t, inbox, "player"))
+			require.ErrorIs(t, inbox.Done(t.Context(), "player", "-1"), midassql.ErrCancelled)
+		})
+	}
 }

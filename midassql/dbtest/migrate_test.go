@@ -4,133 +4,105 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
-	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
+	"github.com/midas-go/midas/midassql/dbtest/testdb"
+	"github.com/midas-go/midas/midassql/internal/migratetest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// release01 makes the tables that release 0.1 made, with its schema files, and rows as it wrote them.
-func (db *database) release01(t *testing.T, rows int) {
+// next returns a release after this one, which adds a column, an index and a table.
+func (db *database) next(t *testing.T) (files fs.FS, version int64) {
 	t.Helper()
-	content, err := os.ReadFile("testdata/schema-0.1/" + string(db.dialect) + ".sql")
+	today, err := os.ReadFile("../schema/" + string(db.dialect) + ".sql")
 	require.NoError(t, err)
-	for statement := range strings.SplitSeq(strings.ReplaceAll(string(content), "midas_", db.prefix), ";\n") {
-		if strings.TrimSpace(statement) != "" {
-			_, err := db.Exec(statement)
-			require.NoError(t, err)
-		}
+	version = int64(db.count(t, "SELECT value FROM meta WHERE name = 'schema'"))
+	text := map[midassql.Dialect]string{midassql.PostgreSQL: "text", midassql.MySQL: "VARBINARY(255)", midassql.SQLite: "TEXT"}[db.dialect]
+	column := "ALTER TABLE midas_deliveries ADD COLUMN colour " + text + " NOT NULL DEFAULT 'none';\n"
+	index := "CREATE INDEX IF NOT EXISTS midas_deliveries_colour ON midas_deliveries (colour);\n"
+	beside := index
+	switch db.dialect {
+	case midassql.PostgreSQL:
+		beside = strings.Replace(index, "INDEX", "INDEX CONCURRENTLY", 1)
+	case midassql.MySQL:
+		beside = "ALTER TABLE midas_deliveries ADD INDEX midas_deliveries_colour (colour), ALGORITHM=INPLACE, LOCK=NONE;\n"
+		index = beside
 	}
-	tx, err := db.BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	defer tx.Rollback()
-	for i := range rows {
-		_, err := tx.Exec(db.sql(`INSERT INTO orders (token, openid, zone, items, metadata, max_quantity, saved_at) VALUES (?, 'player', '1', ?, '', 0, 1707393600)`),
-			fmt.Sprint("old", i), jsonOfGem)
-		require.NoError(t, err)
-		if i%2 == 0 {
-			require.NoError(t, db.deliver01(t.Context(), tx, fmt.Sprint("old", i)))
-		}
-	}
-	require.NoError(t, tx.Commit())
+	table := "CREATE TABLE IF NOT EXISTS midas_told (name " + text + " NOT NULL, PRIMARY KEY (name));\n"
+	store := fmt.Sprintf("UPDATE midas_meta SET value = %d WHERE name = 'schema' AND value = %d;\n", version+1, version)
+	return fstest.MapFS{
+		fmt.Sprintf("schema/from-%d/%s.sql", version, db.dialect): {Data: []byte("-- The step.\n" + column + beside + table + store)},
+		fmt.Sprintf("schema/%s.sql", db.dialect):                  {Data: []byte(string(today) + column + index + table + store)},
+	}, version + 1
 }
 
-const jsonOfGem = `[{"ID":"gem60","Price":600,"Quantity":2}]`
-
-// deliver01 is the INSERT of release 0.1.
-func (db *database) deliver01(ctx context.Context, tx *sql.Tx, token string) error {
-	insert, end := "INSERT", " ON CONFLICT (openid, billno) DO NOTHING"
-	if db.dialect == midassql.MySQL {
-		insert, end = "INSERT IGNORE", ""
+// migrateToNext is Migrate of a server of the next release.
+func (db *database) migrateToNext(ctx context.Context, pool *sql.DB, files fs.FS, version int64) error {
+	store, err := midassql.New(pool, db.dialect, midassql.Options{TablePrefix: db.prefix})
+	if err != nil {
+		return err
 	}
-	_, err := tx.ExecContext(ctx, db.sql(insert+` INTO deliveries (openid, billno, token, zone, items, charged, called_at, granted_at) VALUES ('player', ?, ?, '1', ?, 1200, 1518081937, 1707393600)`+end),
-		"-"+token, token, jsonOfGem)
-	return err
+	return migratetest.MigrateTo(ctx, store, files, version)
 }
 
-// The tables of release 0.1 are changed while servers of 0.1 go on writing.
-func TestMigrateFromRelease01(t *testing.T) {
+// The tables are changed by four processes at once, while servers of the earlier release go on.
+func TestMigrateFromAnEarlierRelease(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
-		const rows = 2000
-		db.release01(t, rows)
+		store := db.store(t, midassql.Options{AcceptAppOrders: true})
+		deliver := store.Once(db.grant)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
+		require.NoError(t, deliver(ctx, paid("player", "token", "-before")))
+		files, version := db.next(t)
+
 		var migrated atomic.Bool
-		var during atomic.Int64
-		var old, processes sync.WaitGroup
-		old.Go(func() {
-			for n := 0; !migrated.Load() || n < 50; n++ {
-				err := func() error {
-					tx, err := db.BeginTx(ctx, nil)
-					if err != nil {
-						return err
-					}
-					defer tx.Rollback()
-					if err := db.deliver01(ctx, tx, fmt.Sprint("during", n)); err != nil {
-						return err
-					}
-					return tx.Commit()
-				}()
-				if err == nil {
-					during.Add(1)
-				} else if db.dialect.Classify(err) != midassql.Again { // answered ret 1
-					assert.NoError(t, err)
+		var servers, processes sync.WaitGroup
+		during := 0
+		servers.Go(func() {
+			for ; !migrated.Load() || during < 50; during++ {
+				if !assert.NoError(t, deliver(ctx, paid("player", "token", fmt.Sprint("-", during)))) {
 					return
 				}
 			}
 		})
 		for range 4 {
-			store, err := midassql.New(db.open(), db.dialect, midassql.Options{TablePrefix: db.prefix})
-			require.NoError(t, err)
-			processes.Go(func() { assert.NoError(t, store.Migrate(ctx)) })
+			pool := db.open()
+			processes.Go(func() { assert.NoError(t, db.migrateToNext(ctx, pool, files, version)) })
 		}
 		processes.Wait()
 		migrated.Store(true)
-		old.Wait()
+		servers.Wait()
 
-		store := db.store(t, midassql.Options{})
-		n := 0
-		for p, err := range store.Payments(ctx, midassql.Query{OpenID: "player"}) {
-			require.NoError(t, err)
-			require.Equal(t, midassql.Done, p.State, p.BillNo)
-			require.Equal(t, []midas.Item{gem}, p.Items)
-			n++
-		}
-		require.EqualValues(t, rows/2+during.Load(), n)
+		require.Equal(t, 1+during, db.count(t, "SELECT COUNT(*) FROM deliveries WHERE colour = 'none'"))
+		require.NoError(t, deliver(ctx, paid("player", "token", "-before")), "granted before, so OK")
+		require.Equal(t, 1+during, db.count(t, "SELECT COUNT(*) FROM items"), "and not granted again")
+		require.ErrorContains(t, store.Migrate(ctx), "newer release")
 
-		// What 0.1 granted is not granted again, nor handed out; what it stored can be paid.
-		inbox := store.Inbox(midassql.InboxOptions{})
-		for _, token := range []string{"old0", "during0"} {
-			require.NoError(t, store.Once(db.grant)(ctx, paid("player", token, "-"+token)))
-			require.NoError(t, inbox.Deliver(ctx, paid("player", token, "-"+token)))
-		}
-		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM items"))
-		require.Empty(t, waiting(t, inbox, "player"))
-		require.NoError(t, store.Once(db.grant)(ctx, paid("player", "old1", "-old1")))
-		require.Equal(t, 1, db.count(t, "SELECT COUNT(*) FROM items"))
-		require.NoError(t, inbox.Deliver(ctx, paid("player", "old3", "-old3")))
-		require.Equal(t, []string{"-old3"}, waiting(t, inbox, "player"))
-		require.ErrorIs(t, store.Once(db.grant)(ctx, paid("player", "unknown", "-unknown")), midassql.ErrNoOrder, "0.1 may have purged its order")
-
-		fresh := openDatabase(t, db.dialect)
-		fresh.store(t, midassql.Options{})
+		fresh := openDatabase(t, db.kind)
+		require.NoError(t, fresh.migrateToNext(ctx, fresh.DB, files, version))
 		require.Equal(t, fresh.layout(t), db.layout(t), "as if the tables were new")
+		require.EqualValues(t, version, db.count(t, "SELECT value FROM meta WHERE name = 'schema'"))
 	})
 }
 
 // layout describes the tables, without their prefix and the order of columns.
 func (db *database) layout(t *testing.T) (layout []string) {
 	t.Helper()
-	for _, table := range tables {
+	for _, table := range testdb.Tables {
+		if table == "items" { // the game's
+			continue
+		}
 		query := map[midassql.Dialect]string{
 			midassql.PostgreSQL: `SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' || COALESCE(column_default, '') || COALESCE(collation_name, '')
 				FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = '%s'
@@ -161,7 +133,8 @@ func (db *database) layout(t *testing.T) (layout []string) {
 func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 	t.Parallel()
 	on(t, func(t *testing.T, db *database) {
-		db.release01(t, 10)
+		deliver := db.store(t, midassql.Options{AcceptAppOrders: true}).Once(db.grant)
+		files, version := db.next(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		long, err := db.BeginTx(ctx, nil)
@@ -170,21 +143,22 @@ func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 		if db.dialect == midassql.MySQL {
 			require.NoError(t, long.QueryRowContext(ctx, db.sql("SELECT COUNT(*) FROM deliveries")).Scan(new(int)))
 		} else {
-			require.NoError(t, db.deliver01(ctx, long, "long"))
+			_, err := long.ExecContext(ctx, db.sql("UPDATE deliveries SET note = '' WHERE billno = '-none'"))
+			require.NoError(t, err)
 		}
 		pool := db.open()
-		store, err := midassql.New(pool, db.dialect, midassql.Options{TablePrefix: db.prefix})
-		require.NoError(t, err)
 		migrated := make(chan error, 1)
-		go func() { migrated <- store.Migrate(ctx) }()
+		go func() { migrated <- db.migrateToNext(ctx, pool, files, version) }()
 		for n, start := 0, time.Now(); time.Since(start) < 3*time.Second; n++ {
 			// Migrate lets go after a second at most; the rest is for a slow disk.
 			limited, cancel := context.WithTimeout(ctx, 10*time.Second)
-			tx, err := db.BeginTx(limited, nil)
-			require.NoError(t, err)
-			require.NoError(t, db.deliver01(limited, tx, fmt.Sprint("short", n)))
-			require.NoError(t, tx.Commit())
+			require.NoError(t, deliver(limited, paid("player", "token", fmt.Sprint("-", n))))
 			cancel()
+		}
+		select {
+		case err := <-migrated:
+			t.Fatalf("it did not wait: %v", err)
+		default:
 		}
 		require.NoError(t, long.Commit())
 		require.NoError(t, <-migrated)
@@ -197,15 +171,17 @@ func TestMigrateWaitsWithoutHoldingUpOthers(t *testing.T) {
 	}, midassql.PostgreSQL, midassql.MySQL)
 }
 
-// A first Migrate that was stopped halfway does not leave tables that pass for those of 0.1.
+// A first Migrate that was stopped halfway is not taken for one that was finished.
 func TestMigrateIsStoppedHalfway(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, db *database) {
 		db.store(t, midassql.Options{})
 		db.must(t, "DROP TABLE refunds")
 		db.must(t, "DELETE FROM meta WHERE name = 'schema'")
-		store := db.store(t, midassql.Options{})
-		require.ErrorIs(t, store.Once(db.grant)(t.Context(), paid("player", "unknown", "-1")), midas.ErrTokenNotFound)
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM meta WHERE name = 'schema'"))
+		db.store(t, midassql.Options{})
+		require.Zero(t, db.count(t, "SELECT COUNT(*) FROM refunds"))
+		require.Equal(t, 1, db.count(t, "SELECT value FROM meta WHERE name = 'schema'"))
 	})
 }
 

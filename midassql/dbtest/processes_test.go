@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -19,24 +19,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A process of its own: TestMain makes it a worker, or a shopServer.
+// A process of its own: TestMain makes it a worker.
 const workerEnv = "MIDAS_TEST_WORKER"
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv(wrongEnv); name != "" {
+		testing.Main(regexp.MatchString, []testing.InternalTest{{Name: "Engine", F: func(t *testing.T) { runWrong(t, name) }}}, nil, nil)
+	}
 	if file := os.Getenv(workerEnv); file != "" {
 		if err := work(file); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if config := os.Getenv(shopEnv); config != "" {
-		var server shopServer
-		err := json.Unmarshal([]byte(config), &server)
-		if err == nil {
-			err = server.run()
-		}
-		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -63,7 +54,11 @@ func work(dsnAndPrefix string) error {
 		bufio.NewReader(os.Stdin).ReadByte()
 		cancel()
 	}()
-	store.Inbox(midassql.InboxOptions{Poll: 5 * time.Millisecond, Workers: 2}).Work(ctx, func(_ context.Context, d *midas.Delivery) error {
+	inbox, err := store.Inbox(midassql.InboxOptions{Poll: 5 * time.Millisecond, Workers: 2})
+	if err != nil {
+		return err
+	}
+	inbox.Work(ctx, func(_ context.Context, d *midas.Delivery) error {
 		fmt.Println(d.OpenID, d.BillNo)
 		return nil
 	})
@@ -73,10 +68,10 @@ func work(dsnAndPrefix string) error {
 // Two processes work on one SQLite file: each payment is handed to one of them.
 func TestTwoProcessesOnSQLite(t *testing.T) {
 	t.Parallel()
-	db := openDatabase(t, midassql.SQLite)
+	db := openDatabase(t, sqlite)
 	const payments = 200
 	store := db.store(t, midassql.Options{})
-	inbox := store.Inbox(midassql.InboxOptions{})
+	inbox := newInbox(t, store, midassql.InboxOptions{})
 	var mu sync.Mutex
 	handed := make(map[string]int)
 	by := make([]int, 2)

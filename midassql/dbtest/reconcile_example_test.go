@@ -27,7 +27,9 @@ func reconcile(ctx context.Context, out io.Writer, store *midassql.Store, bill m
 		if err != nil {
 			return err
 		}
-		granted[payment{d.OpenID, d.BillNo}] = d
+		if d.State != midassql.StateNoted { // a refund that came before its payment
+			granted[payment{d.OpenID, d.BillNo}] = d
+		}
 	}
 	for p, charged := range bill {
 		switch d, found := granted[p]; {
@@ -67,7 +69,7 @@ func Example_reconcile() {
 	if err := store.Migrate(ctx); err != nil {
 		log.Fatal(err)
 	}
-	req := midas.OrderRequest{OpenID: "ANNA", Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}
+	req := midas.OrderRequest{Player: midas.Player{OpenID: "ANNA"}, Items: []midas.Item{{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}}}
 	for _, token := range []string{"842C…1", "842C…2"} {
 		if err := store.SaveOrder(ctx, req, &midas.Order{Token: token}); err != nil {
 			log.Fatal(err)

@@ -3,6 +3,7 @@ package failovertest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +38,7 @@ func missing(t *testing.T, what string) {
 type account struct {
 	folder     string // belongs to it
 	credential *syscall.Credential
+	disks      bool // each new node has a disk of its own for its data, if it may be mounted
 }
 
 func newAccount(t *testing.T, name string) *account {
@@ -88,6 +91,7 @@ type node struct {
 	name    string
 	address string
 	data    string // folder
+	disk    *disk  // where it is, and nil: with everything else
 	log     string
 	args    []string // that start it
 
@@ -104,6 +108,9 @@ func newNode(t *testing.T, a *account, name string) *node {
 			t.Logf("the end of the log of %s:\n%s", name, tail(n.log))
 		}
 	})
+	if a.disks {
+		n.disk = newDisk(t, a, n.data)
+	}
 	return n
 }
 
@@ -141,12 +148,25 @@ func (n *node) kill() {
 		return
 	}
 	n.cmd.Process.Signal(syscall.SIGSTOP) // so that it starts no more; an error means that it has ended
-	for _, child := range children(n.cmd.Process.Pid) {
+	started := children(n.cmd.Process.Pid)
+	for _, child := range started {
 		syscall.Kill(child, syscall.SIGKILL)
 	}
 	n.cmd.Process.Kill()
 	<-n.ended
+	for _, child := range started { // PostgreSQL does not start while one of them still has its shared memory
+		for hasMemory(child) {
+			pause(context.Background(), time.Millisecond)
+		}
+	}
 	n.cmd = nil
+}
+
+// hasMemory reports whether a process has neither ended nor is what is left of one that has.
+func hasMemory(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	state := stat[strings.LastIndex(string(stat), ")")+1:]
+	return err == nil && !strings.HasPrefix(string(state), " Z") && !strings.HasPrefix(string(state), " X")
 }
 
 func children(pid int) (pids []int) {
@@ -186,12 +206,23 @@ func program(t *testing.T, name, elsewhere string) string {
 	return path
 }
 
+// port is the last one that was tried. Ports are drawn below those that Linux gives to outgoing connections: one of
+// these would take a port before its server does.
+var port atomic.Int64
+
+func init() { port.Store(10000 + rand.Int64N(20000)) }
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", port.Add(1))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("a thousand ports are taken")
+	return ""
 }
 
 func tail(file string) string {
@@ -209,7 +240,8 @@ func tail(file string) string {
 // A link is a network that can be stalled: it forwards an address to another one.
 type link struct {
 	address string
-	gate    sync.RWMutex // held for writing while the link is stalled
+
+	there, back sync.RWMutex // held for writing while nothing is carried to the target, and from it
 
 	mu     sync.Mutex
 	target string
@@ -250,8 +282,15 @@ func (l *link) lead(target string) {
 
 // stall stops the link from carrying anything, until resume. What is under way arrives only
 // if the connection lasts until then.
-func (l *link) stall()  { l.gate.Lock() }
-func (l *link) resume() { l.gate.Unlock() }
+func (l *link) stall() {
+	l.there.Lock()
+	l.back.Lock()
+}
+
+func (l *link) resume() {
+	l.there.Unlock()
+	l.back.Unlock()
+}
 
 func (l *link) forward(from net.Conn) {
 	defer from.Close()
@@ -271,8 +310,8 @@ func (l *link) forward(from net.Conn) {
 	l.conns[from], l.conns[to] = true, true
 	l.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { l.carry(to, from) })
-	both.Go(func() { l.carry(from, to) })
+	both.Go(func() { carry(to, from, &l.there) })
+	both.Go(func() { carry(from, to, &l.back) })
 	both.Wait()
 	l.mu.Lock()
 	delete(l.conns, from)
@@ -280,15 +319,15 @@ func (l *link) forward(from net.Conn) {
 	l.mu.Unlock()
 }
 
-func (l *link) carry(to, from net.Conn) {
+func carry(to, from net.Conn, gate *sync.RWMutex) {
 	defer to.Close()
 	defer from.Close()
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		l.gate.RLock()
+		gate.RLock()
 		_, werr := to.Write(buffer[:n])
-		l.gate.RUnlock()
+		gate.RUnlock()
 		if err != nil || werr != nil {
 			return
 		}

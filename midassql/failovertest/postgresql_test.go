@@ -37,13 +37,9 @@ type postgreSQL struct {
 // disks.
 func startPostgreSQL(t *testing.T, synchronous bool) *postgreSQL {
 	t.Helper()
-	bin := *pgFolder
-	if bin == "" {
-		bin = filepath.Dir(program(t, "initdb", "/usr/lib/postgresql/*/bin/"))
-	}
-	p := &postgreSQL{account: newAccount(t, "postgres"), bin: bin, replication: newLink(t)}
+	p := newPostgreSQL(t)
 	p.primary, p.standby = p.newNode(t, "a"), p.newNode(t, "b")
-	p.account.run(t, filepath.Join(bin, "initdb"), "-D", p.primary.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C")
+	p.init(t, p.primary)
 	settings := "wal_log_hints = on\nwal_retrieve_retry_interval = 200ms\nunix_socket_directories = ''\n"
 	if synchronous {
 		// By name: for '*' a running pg_basebackup is a synchronous standby too.
@@ -58,6 +54,20 @@ func startPostgreSQL(t *testing.T, synchronous bool) *postgreSQL {
 	p.replication.lead(p.primary.address)
 	p.makeStandby(t)
 	return p
+}
+
+func newPostgreSQL(t *testing.T) *postgreSQL {
+	t.Helper()
+	bin := *pgFolder
+	if bin == "" {
+		bin = filepath.Dir(program(t, "initdb", "/usr/lib/postgresql/*/bin/"))
+	}
+	return &postgreSQL{account: newAccount(t, "postgres"), bin: bin, replication: newLink(t)}
+}
+
+func (p *postgreSQL) init(t *testing.T, n *node, more ...string) {
+	t.Helper()
+	p.account.run(t, append([]string{filepath.Join(p.bin, "initdb"), "-D", n.data, "-U", "game", "-A", "trust", "-E", "UTF8", "--locale=C"}, more...)...)
 }
 
 func (p *postgreSQL) newNode(t *testing.T, name string) *node {
@@ -137,24 +147,13 @@ func openPostgreSQL(t *testing.T, driver, dsn string) *sql.DB {
 }
 
 // writers are game servers.
-func (p *postgreSQL) writers(t *testing.T) (writers []*writer) {
-	for i := range 3 {
-		writers = append(writers, newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, i > 0))
-	}
-	createTables(t, writers[0], midassql.PostgreSQL)
-	return writers
+func (p *postgreSQL) writers(t *testing.T) []*writer {
+	return newWriters(t, func() *sql.DB { return openPGX(t, p.dsn()) }, midassql.PostgreSQL)
 }
 
 func TestPostgreSQL(t *testing.T) {
 	p := startPostgreSQL(t, true)
-	writers := p.writers(t)
-	r := during(t, writers, func() {
-		for range *failovers {
-			p.failover(t)
-			pause(t.Context(), between)
-		}
-	})
-	requireExactlyOnce(t, r)
+	requireSurvives(t, p.writers(t), func() { p.failover(t) })
 }
 
 // The counter-example: OK is answered before the standby has the payment.

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/midas-go/midas/minigame"
 )
@@ -45,9 +47,15 @@ type body struct {
 	ReqFrom       string `json:"req_from"`
 	BeginDS       int    `json:"begin_ds"`
 	EndDS         int    `json:"end_ds"`
+	OrderType     int    `json:"order_type"`
+	PayChannel    int    `json:"pay_channel"`
+	IsProvided    *bool  `json:"is_provided"`
+	TaskID        string `json:"task_id"`
+	StartMonth    string `json:"start_month"`
+	EndMonth      string `json:"end_month"`
 }
 
-// rules say what each call must look like (minigame.md 5 and 6): its query and its body.
+// rules say what each call must look like (minigame.md 3.4 and 4.4): its query and its body.
 var rules = map[string]struct{ query, required string }{
 	"/wxa/game/queryorderinfo": {"access_token pay_sig sig_method signature", "openid offer_id ts zone_id env out_trade_no biz_id"},
 	"/wxa/game/getbalance":     {"access_token pay_sig sig_method signature", "openid offer_id ts zone_id env user_ip"},
@@ -63,6 +71,10 @@ var rules = map[string]struct{ query, required string }{
 	"/xpay/notify_provide_goods": {"access_token pay_sig", "env"},
 	"/xpay/refund_order":         {"access_token pay_sig", "openid refund_order_id left_fee refund_fee refund_reason req_from env"},
 	"/xpay/download_bill":        {"access_token pay_sig", "begin_ds end_ds"},
+
+	"/xpay/start_download_order":         {"access_token pay_sig", "begin_ds end_ds order_type pay_channel env"},
+	"/xpay/query_download_order":         {"access_token pay_sig", "task_id env"},
+	"/xpay/download_ios_settlement_bill": {"access_token pay_sig", "start_month end_month"},
 }
 
 func (s *Server) answer(r *http.Request) object {
@@ -74,7 +86,7 @@ func (s *Server) answer(r *http.Request) object {
 	}
 	sent, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err != nil {
-		return failure(-1, "no body")
+		return failure(-1, "")
 	}
 	switch r.URL.Path {
 	case "/sns/jscode2session":
@@ -85,7 +97,7 @@ func (s *Server) answer(r *http.Request) object {
 		case query.Get("secret") != s.cfg.Secret:
 			return s.wrong(40125, "%s: wrong secret", r.URL.Path)
 		case !ok:
-			return failure(40163, "code been used, rid: 1")
+			return failure(40163, "")
 		}
 		delete(s.codes, query.Get("js_code"))
 		s.sessions[openID] = base64.StdEncoding.EncodeToString([]byte(rand.Text()[:16]))
@@ -106,7 +118,7 @@ func (s *Server) answer(r *http.Request) object {
 		return object{"access_token": s.token, "expires_in": 7200}
 	}
 	if query.Get("access_token") != s.token {
-		return failure(40001, "invalid credential, access_token is invalid or not latest, rid: 1")
+		return failure(40001, "")
 	}
 	if r.URL.Path == "/wxa/checksession" {
 		if query.Get("sig_method") != "hmac_sha256" {
@@ -114,7 +126,7 @@ func (s *Server) answer(r *http.Request) object {
 		}
 		key := s.sessions[query.Get("openid")]
 		if key == "" || s.expired[key] || query.Get("signature") != hexMAC(key, "") {
-			return failure(87009, "invalid signature")
+			return failure(87009, "")
 		}
 		return object{}
 	}
@@ -123,8 +135,13 @@ func (s *Server) answer(r *http.Request) object {
 
 // wrong reports a call that is made wrongly, and answers it.
 func (s *Server) wrong(code int, format string, args ...any) object {
+	return s.say(code, "", format, args...)
+}
+
+// say is wrong with WeChat's words.
+func (s *Server) say(code int, msg, format string, args ...any) object {
 	s.cfg.Errorf("minigametest: "+format, args...)
-	return failure(code, "refused")
+	return failure(code, msg)
 }
 
 // call verifies a payment call and carries it out.
@@ -136,19 +153,17 @@ func (s *Server) call(r *http.Request, sent []byte) object {
 	}
 	signature, paySig, parameter := 90010, 90011, 90018
 	expired := 90016
+	userWords, payWords := "", ""
 	if s.cfg.MiniProgram {
 		signature, paySig, parameter, expired = 268490003, 268490003, 268490002, 268490009
+		userWords, payWords = "用户态签名(signature)校验失败", "支付签名(pay_sig)校验失败"
 	}
 	if r.Method != http.MethodPost {
 		return s.wrong(43002, "%s: POST is needed", path)
 	}
-	names := make([]string, 0, len(query))
-	for name := range query {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(query))
 	if got := strings.Join(names, " "); got != rule.query {
-		return s.wrong(parameter, "%s: query parameters %q, want %q", path, got, rule.query)
+		return s.say(parameter, "invalid args", "%s: query parameters %q, want %q", path, got, rule.query)
 	}
 	var fields map[string]json.RawMessage
 	var in body
@@ -157,29 +172,47 @@ func (s *Server) call(r *http.Request, sent []byte) object {
 	if err := decoder.Decode(&in); err != nil || json.Unmarshal(sent, &fields) != nil {
 		return s.wrong(47001, "%s: body: %v", path, err)
 	}
+	invalid := func(name string) object {
+		return s.say(parameter, fmt.Sprintf("[%s] %[1]s is invalid", name), "%s: %s is missing or wrong", path, name)
+	}
 	for name := range strings.FieldsSeq(rule.required) {
 		if v := string(fields[name]); v == "" || v == `""` {
-			return s.wrong(parameter, "%s: %s is missing", path, name)
+			return invalid(name)
 		}
 	}
-	if in.OfferID != "" && in.OfferID != s.cfg.OfferID || in.Env != 0 && in.Env != 1 {
-		return s.wrong(parameter, "%s: offer_id or env", path)
+	switch {
+	case in.OfferID != "" && in.OfferID != s.cfg.OfferID:
+		return invalid("offer_id")
+	case in.Env != 0 && in.Env != 1:
+		return invalid("env")
 	}
-	if query.Get("pay_sig") != hexMAC(s.appKey(in.Env), path+"&"+string(sent)) {
-		return s.wrong(paySig, "%s: pay_sig", path)
+	if got, want := query.Get("pay_sig"), hexMAC(s.appKey(in.Env), path+"&"+string(sent)); got != want {
+		return s.say(paySig, payWords, "%s: pay_sig%s", path, inUpperCase(got, want))
 	}
 	if strings.Contains(rule.query, "signature") {
-		switch key := s.sessions[in.OpenID]; {
+		key := s.sessions[in.OpenID]
+		got, want := query.Get("signature"), hexMAC(key, string(sent))
+		switch {
 		case s.expired[key]:
-			return failure(expired, "session_key expired")
-		case key == "" || query.Get("signature") != hexMAC(key, string(sent)):
-			return failure(signature, "signature error")
+			return failure(expired, "")
+		case key != "" && strings.EqualFold(got, want) && got != want:
+			return s.say(signature, userWords, "%s: signature%s", path, inUpperCase(got, want))
+		case key == "" || got != want:
+			return failure(signature, userWords)
 		}
 	}
 	return s.carryOut(path, &in)
 }
 
-// find returns the order of a call by its number or by WeChat's (minigame.md 6); nil if there
+// inUpperCase says so of a signature that is right otherwise.
+func inUpperCase(got, want string) string {
+	if got != want && strings.EqualFold(got, want) {
+		return " is in upper case"
+	}
+	return ""
+}
+
+// find returns the order of a call by its number or by WeChat's (minigame.md 4.4); nil if there
 // is none of this player's. One call names no player.
 func (s *Server) find(in *body) *order {
 	o := s.orders[orderKey(in.Env, in.OutTradeNo+in.OrderID)]
@@ -201,7 +234,7 @@ func (s *Server) carryOut(path string, in *body) object {
 	switch path {
 	case "/wxa/game/queryorderinfo":
 		if o == nil {
-			return failure(90019, "out_trade_no not found")
+			return failure(90019, "")
 		}
 		delivered := 1
 		if o.delivered {
@@ -254,12 +287,58 @@ func (s *Server) carryOut(path string, in *body) object {
 		o.refunded += fen(in.RefundFee)
 		return object{"refund_order_id": in.RefundOrderID, "refund_wx_order_id": "wx" + in.RefundOrderID, "pay_order_id": o.outTradeNo, "pay_wx_order_id": o.transactionID}
 	case "/xpay/download_bill":
-		return object{"url": "https://bill.example/" + fmt.Sprint(in.BeginDS)}
+		return object{"url": s.file(fmt.Sprintf("bill of %d to %d", in.BeginDS, in.EndDS))}
+	case "/xpay/download_ios_settlement_bill":
+		return object{"bill_list": []object{{"month": in.StartMonth, "bill_url": s.file("Apple's bill of " + in.StartMonth)}}}
+	case "/xpay/start_download_order":
+		return s.startDownload(in)
+	case "/xpay/query_download_order":
+		made := s.tasks[in.TaskID]
+		if made == nil {
+			return failure(268490002, "[task_id] task_id is invalid")
+		}
+		if made.asked++; made.asked == 1 {
+			return object{"task_id": in.TaskID, "status": 1}
+		}
+		return object{"task_id": in.TaskID, "status": 2, "download_url": made.url, "expire_at": s.cfg.Now().Add(30 * time.Minute).Unix()}
 	case "/wxa/game/getbalance", "/xpay/query_user_balance":
 		n := s.coins[account(in.OpenID, in.Env, in.ZoneID)]
 		return object{"balance": n, "present_balance": 0, "sum_save": n, "first_save": true, "first_save_flag": 1}
 	}
 	return s.moveCoins(path, in)
+}
+
+// A task makes a list of orders.
+type task struct {
+	url   string
+	asked int // how often it was asked for: the first time it is still running
+}
+
+// startDownload makes a list of orders: a line for each with its number, player and item.
+func (s *Server) startDownload(in *body) object {
+	switch asksDelivered := in.OrderType == 2 || in.OrderType == 3; {
+	case in.OrderType < 1 || in.OrderType > 4 || in.PayChannel != 1 && in.PayChannel != 2:
+		return s.say(268490002, "[order_type] order_type is invalid", "order_type or pay_channel")
+	case asksDelivered != (in.IsProvided != nil):
+		return s.say(268490002, "[is_provided] is_provided is invalid", "is_provided is for items and subscriptions, which need it")
+	}
+	var lines []string
+	for _, o := range s.orders {
+		if in.OrderType == 2 && in.PayChannel == 1 && o.env == in.Env && o.delivered == *in.IsProvided {
+			lines = append(lines, fmt.Sprintf("%s,%s,%s,%d\n", o.outTradeNo, o.openID, o.productID, o.quantity))
+		}
+	}
+	slices.Sort(lines)
+	id := "task" + rand.Text()
+	s.tasks[id] = &task{url: s.file(strings.Join(lines, ""))}
+	return object{"task_id": id}
+}
+
+// file returns the address of a file that is made.
+func (s *Server) file(content string) string {
+	path := "/file/" + rand.Text()
+	s.files[path] = content + "\n"
+	return s.http.URL + path + "?sign=" + rand.Text()
 }
 
 // moveCoins carries out a call that moves coins, once for its number.

@@ -5,11 +5,11 @@
 //
 //	wechat := minigametest.NewServer(minigametest.Config{Errorf: t.Errorf})
 //	defer wechat.Close()
-//	client, err := minigame.New(wechat.ClientConfig())
-//	wechat.PushToHandler(client.PushHandler(handlers))
+//	game, err := minigame.NewGame(wechat.GameConfig())
+//	wechat.PushToHandler(game.PushHandler(handlers), "/push")
 //	wechat.Publish("sword", 600*midas.Fen)
-//	session, err := client.Code2Session(ctx, wechat.Login("player-1"))
-//	order, err := client.NewOrder(...)
+//	session, err := game.Code2Session(ctx, wechat.Login("player-1"))
+//	order, err := game.NewOrder(...)
 //	receipt, err := wechat.Pay(ctx, "player-1", order)
 //
 // It signs with code of its own, so that a mistake of package minigame does not hide in
@@ -24,16 +24,21 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/midas-go/midas"
+	"github.com/midas-go/midas/internal/inprocess"
 	"github.com/midas-go/midas/minigame"
 )
 
-// A Mode is how pushes are sent (minigame.md 4.1).
+// A Mode is how pushes are sent (minigame.md 2.3).
 type Mode int
 
 // The modes of pushes.
@@ -50,7 +55,7 @@ type Config struct {
 	AppKey, SandboxAppKey string
 	Secret                string
 	Token, EncodingAESKey string // of pushes
-	MiniProgram           bool
+	MiniProgram           bool   // a mini program's account, whose Mode must be Secure or Compatible
 	Mode                  Mode
 	XML                   bool
 
@@ -80,6 +85,8 @@ type Server struct {
 	moves     map[string]move   // openid/env/zone/number -> what it moved
 	faults    map[string][]Fault
 	calls     map[string]int
+	files     map[string]string // path -> what a task or a bill made
+	tasks     map[string]*task  // of downloads, by their id
 	pushes    []*push
 	transport http.RoundTripper // to the game
 	url       string
@@ -106,7 +113,7 @@ func NewServer(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, codes: map[string]string{}, sessions: map[string]string{}, expired: map[string]bool{}, token: "token-" + rand.Text(),
 		products: map[string]midas.Amount{}, orders: map[string]*order{}, refunds: map[string]body{}, coins: map[string]int64{}, moves: map[string]move{},
-		faults: map[string][]Fault{}, calls: map[string]int{},
+		faults: map[string][]Fault{}, calls: map[string]int{}, files: map[string]string{}, tasks: map[string]*task{},
 	}
 	s.http = httptest.NewServer(s)
 	return s
@@ -115,34 +122,50 @@ func NewServer(cfg Config) *Server {
 // Close stops the Server.
 func (s *Server) Close() { s.http.Close() }
 
-// ClientConfig returns the configuration of a Client of this account. It delivers live
-// payments only; set DeliverSandbox for a test server.
-func (s *Server) ClientConfig() minigame.Config {
+// GameConfig returns the configuration of a Game of this account, ready for [minigame.NewGame].
+// Change what you like before using it: it delivers live payments only, for example.
+func (s *Server) GameConfig() minigame.GameConfig {
 	key := minigame.PushKey{Token: minigame.Secret(s.cfg.Token), EncodingAESKey: minigame.Secret(s.cfg.EncodingAESKey)}
 	if s.cfg.Mode == Plaintext {
 		key.EncodingAESKey = ""
 	}
-	return minigame.Config{
-		AppID: s.cfg.AppID, MiniProgram: s.cfg.MiniProgram, OfferID: s.cfg.OfferID,
-		AppKey: minigame.Secret(s.cfg.AppKey), SandboxAppKey: minigame.Secret(s.cfg.SandboxAppKey),
-		Secret: minigame.Secret(s.cfg.Secret), PushKeys: []minigame.PushKey{key},
-		BaseURL: s.http.URL, RetryDelay: time.Millisecond, Now: s.cfg.Now,
+	return minigame.GameConfig{
+		AppID: s.cfg.AppID, OfferID: s.cfg.OfferID, AppKey: minigame.Secret(s.cfg.AppKey), SandboxAppKey: minigame.Secret(s.cfg.SandboxAppKey),
+		Secret: minigame.Secret(s.cfg.Secret), PushKeys: []minigame.PushKey{key}, BaseURL: s.http.URL, RetryDelay: time.Millisecond, Now: s.cfg.Now,
 	}
 }
 
-// PushTo sets the URL of pushes.
-func (s *Server) PushTo(url string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.url, s.transport = url, http.DefaultTransport
+// ProgramConfig is GameConfig for a [minigame.Program].
+func (s *Server) ProgramConfig() minigame.ProgramConfig {
+	cfg := s.GameConfig()
+	return minigame.ProgramConfig{
+		AppID: cfg.AppID, OfferID: cfg.OfferID, AppKey: cfg.AppKey, SandboxAppKey: cfg.SandboxAppKey,
+		Secret: cfg.Secret, PushKeys: cfg.PushKeys, BaseURL: cfg.BaseURL, RetryDelay: cfg.RetryDelay, Now: cfg.Now,
+	}
 }
 
-// PushToHandler sends pushes to a handler without a socket. It is waited for as a server is:
-// for Patience, and a panic is a broken connection.
-func (s *Server) PushToHandler(h http.Handler) {
+// PushTo sets the URL of pushes, as it stands in the console. It panics if that is not an absolute
+// http or https URL with a path and without a query.
+func (s *Server) PushTo(pushURL string) {
+	u, err := url.Parse(pushURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path == "" || u.RawQuery != "" {
+		panic(fmt.Sprintf("minigametest: PushTo(%q): want an absolute URL with a path and without a query", pushURL))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.url, s.transport = "http://game.example/push", inProcess{h}
+	s.url, s.transport = pushURL, http.DefaultTransport
+}
+
+// PushToHandler is PushTo without a socket: pushes go straight to h, at path. It is waited for as a
+// server is: for Patience, and a panic is a broken connection. It panics if path does not begin
+// with "/".
+func (s *Server) PushToHandler(h http.Handler, path string) {
+	if !strings.HasPrefix(path, "/") {
+		panic(fmt.Sprintf("minigametest: PushToHandler: path %q does not begin with \"/\"", path))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.url, s.transport = "http://game.example"+path, inprocess.Transport{Handler: h}
 }
 
 // Publish puts an item up for sale in both environments, or changes its price.
@@ -198,24 +221,22 @@ func (s *Server) Calls(path string) int {
 	return s.calls[path]
 }
 
-// A Fault is something that goes wrong with one call.
-type Fault int
+// A Fault is what goes wrong with one call. Fields can be combined; of several answers, Body wins,
+// then Status, then HTML, then Code.
+type Fault struct {
+	Delay  time.Duration // wait before answering, or until the caller hangs up
+	Done   bool          // carry the call out first; otherwise nothing is
+	Status int           // this HTTP status, with an HTML page as proxies send; a 3xx points to another host
+	Code   int           // refuse with this errcode and Msg
+	Msg    string        // with Code; if empty, WeChat's for -1
+	HTML   bool          // status 200 and an HTML page
+	Cut    bool          // break the connection in the middle of the body
+	Body   string        // this body instead of any other
+}
 
-// The faults.
-const (
-	LoseAnswer  Fault = iota + 1 // the call is carried out, the connection breaks
-	BusyAfter                    // the call is carried out, the answer is -1
-	Busy                         // nothing is carried out, the answer is -1
-	BadGateway                   // a proxy's page with status 502
-	LoginPage                    // a proxy's page with status 200
-	Redirect                     // a redirect to another host
-	HalfAnswer                   // half of the JSON
-	HugeAnswer                   // two megabytes
-	EmptyAnswer                  // nothing with status 200
-)
-
-// Fail makes the next calls of a path go wrong, one for each fault.
-func (s *Server) Fail(path string, faults ...Fault) {
+// NextCalls sets the faults of the next calls of a path, one for each, in this sequence; the calls
+// after them work again.
+func (s *Server) NextCalls(path string, faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults[path] = append(s.faults[path], faults...)
@@ -223,59 +244,85 @@ func (s *Server) Fail(path string, faults ...Fault) {
 
 // ServeHTTP answers the server calls.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	fault, answer := s.play(r)
+	if fault.Delay > 0 {
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(fault.Delay):
+		}
+	}
+	if fault.Status/100 == 3 {
+		w.Header().Set("Location", "http://127.0.0.1:1/?"+r.URL.RawQuery)
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	w.WriteHeader(cmp.Or(fault.Status, http.StatusOK))
+	if fault.Cut {
+		answer = answer[:len(answer)/2] // less than was promised: the server closes the connection
+	}
+	io.WriteString(w, answer)
+}
+
+// play returns the fault of a call, and its answer.
+func (s *Server) play(r *http.Request) (fault Fault, answer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path := r.URL.Path
 	s.calls[path]++
-	var fault Fault
 	if queue := s.faults[path]; len(queue) > 0 {
 		fault, s.faults[path] = queue[0], queue[1:]
 	}
-	switch fault {
-	case Busy:
-		writeJSON(w, failure(-1, "system error"))
-		return
-	case BadGateway:
-		w.WriteHeader(http.StatusBadGateway)
-		fmt.Fprintf(w, "<html>%s</html>", r.URL)
-		return
-	case LoginPage:
-		fmt.Fprintf(w, "<html>%s</html>", r.URL)
-		return
-	case Redirect:
-		http.Redirect(w, r, "http://127.0.0.1:1/?"+r.URL.RawQuery, http.StatusFound)
-		return
-	case EmptyAnswer:
-		return
+	page := fault.Status != 0 || fault.HTML
+	if fault.Done || fault.Body == "" && !page && fault.Code == 0 {
+		if answer = s.files[path]; answer == "" {
+			answer = write(s.answer(r))
+		}
 	}
-	answer := s.answer(r)
-	switch fault {
-	case LoseAnswer:
-		panic(http.ErrAbortHandler)
-	case BusyAfter:
-		writeJSON(w, failure(-1, "system error"))
-	case HalfAnswer:
-		body, _ := json.Marshal(answer)
-		w.Write(body[:len(body)/2])
-	case HugeAnswer:
-		w.Write(make([]byte, 2<<20))
-	default:
-		writeJSON(w, answer)
+	switch {
+	case fault.Body != "":
+		answer = fault.Body
+	case page:
+		answer = fmt.Sprintf("<html>%s</html>", r.URL)
+	case fault.Code != 0:
+		answer = write(failure(fault.Code, fault.Msg))
 	}
+	return fault, answer
 }
 
 type object map[string]any
 
-func failure(code int, msg string) object { return object{"errcode": code, "errmsg": msg} }
+// words are WeChat's for an errcode, where they are known.
+var words = map[int]string{
+	-1:        "system error",
+	40001:     "invalid credential, access_token is invalid or not latest",
+	40013:     "invalid appid",
+	40125:     "invalid appsecret",
+	40163:     "code been used",
+	43002:     "require POST method",
+	47001:     "data format error",
+	48001:     "api unauthorized",
+	87009:     "invalid signature",
+	90010:     "signature error",
+	90011:     "pay_sig error",
+	90016:     "session_key expired",
+	90019:     "out_trade_no not found",
+	268490009: "session_key expired",
+}
 
-func writeJSON(w http.ResponseWriter, answer object) {
+// failure refuses a call with these words, or WeChat's.
+func failure(code int, msg string) object {
+	return object{"errcode": code, "errmsg": cmp.Or(msg, words[code]) + " rid: 69ddee24-00000000-00000000"}
+}
+
+func write(answer object) string {
 	if _, ok := answer["errcode"]; !ok {
 		answer["errcode"], answer["errmsg"] = 0, "ok"
 	}
-	json.NewEncoder(w).Encode(answer)
+	text, _ := json.Marshal(answer)
+	return string(text)
 }
 
-// hexMAC is the HMAC of minigame.md 3, a second implementation.
+// hexMAC is the HMAC of minigame.md 2.2, a second implementation.
 func hexMAC(key, message string) string {
 	mac := hmac.New(sha256.New, []byte(key))
 	mac.Write([]byte(message))

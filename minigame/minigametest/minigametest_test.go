@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -42,8 +41,7 @@ func TestOrdersThatAClientWouldRefuse(t *testing.T) {
 				s := NewServer(Config{MiniProgram: program, Errorf: t.Errorf})
 				defer s.Close()
 				s.Publish("sword", 100)
-				client, err := minigame.New(s.ClientConfig())
-				require.NoError(t, err)
+				client := newAccount(t, s)
 				session, err := client.Code2Session(t.Context(), s.Login("p"))
 				require.NoError(t, err)
 				order, err := client.NewOrder(minigame.OrderRequest{SessionKey: session.SessionKey, ProductID: "sword", Quantity: 1, Price: 100})
@@ -62,7 +60,7 @@ func TestOrdersThatAClientWouldRefuse(t *testing.T) {
 	}
 }
 
-// TestCallsThatWeChatWouldRefuse sends calls with the mistakes of minigame.md 9.
+// TestCallsThatWeChatWouldRefuse sends calls with the mistakes of minigame.md 7.
 func TestCallsThatWeChatWouldRefuse(t *testing.T) {
 	t.Parallel()
 	for sentence, test := range map[string]struct {
@@ -175,7 +173,7 @@ func TestAnswersThatWeChatWouldNotTake(t *testing.T) {
 	} {
 		for _, program := range []bool{false, true} {
 			s := NewServer(Config{MiniProgram: program, XML: test.xml})
-			s.PushToHandler(answering(test.status, test.body))
+			s.PushToHandler(answering(test.status, test.body), "/push")
 			message := `{"Event":"x"}`
 			if test.xml {
 				message = `<xml><Event>x</Event></xml>`
@@ -196,9 +194,9 @@ func TestPushesOverASocket(t *testing.T) {
 	t.Parallel()
 	s := NewServer(Config{Errorf: t.Errorf})
 	defer s.Close()
-	client, err := minigame.New(s.ClientConfig())
+	client, err := minigame.NewGame(s.GameConfig())
 	require.NoError(t, err)
-	game := httptest.NewServer(client.PushHandler(minigame.Handlers{}))
+	game := httptest.NewServer(client.PushHandler(minigame.GameHandlers{}))
 	s.PushTo(game.URL + "/push")
 	require.NoError(t, s.Verify(t.Context()))
 	receipt, err := s.Mock(t.Context())
@@ -216,7 +214,7 @@ func TestPushesOverASocket(t *testing.T) {
 	require.Error(t, s.Verify(t.Context()))
 	s.PushToHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.URL.Query().Get("echostr")+"\n")
-	}))
+	}), "/push")
 	require.ErrorContains(t, s.Verify(t.Context()), "in place of the echostr")
 }
 
@@ -238,7 +236,7 @@ func TestMiniProgramsRepeatAtDoublingIntervals(t *testing.T) {
 	s := NewServer(Config{MiniProgram: true, Now: func() time.Time { return now }})
 	defer s.Close()
 	tries := 0
-	s.PushToHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { tries++; w.WriteHeader(500) }))
+	s.PushToHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { tries++; w.WriteHeader(500) }), "/push")
 	s.Publish("sword", 100*midas.Fen)
 	_, err := s.BuyInShop(t.Context(), "p", "sword", 1)
 	require.NoError(t, err)
@@ -266,17 +264,84 @@ func TestEveryFaultIsPlayed(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(bytes.TrimSpace(body)), err
 	}
-	s.Fail("/x", LoseAnswer, BusyAfter, Busy, BadGateway, LoginPage, Redirect, HalfAnswer, HugeAnswer, EmptyAnswer)
-	var seen []string
+	s.NextCalls("/x", Fault{Cut: true}, Fault{Done: true, Code: -1}, Fault{Code: -1}, Fault{Status: 502}, Fault{HTML: true}, Fault{Status: 302},
+		Fault{Done: true, Body: "{"}, Fault{Body: strings.Repeat(" ", 2<<20)}, Fault{Code: 90018, Msg: "[x] x is invalid", Delay: 1})
+	type answer struct {
+		status  int
+		body    string
+		refused bool
+	}
+	var seen []answer
 	for range 9 {
 		status, body, err := get()
-		seen = append(seen, fmt.Sprint(status, " ", len(body), " ", err != nil && !errors.Is(err, context.Canceled)))
+		seen = append(seen, answer{status, body, err != nil})
 	}
 	require.Equal(t, 9, s.Calls("/x"))
-	require.Equal(t, "0 0 true", seen[0])
-	require.Equal(t, seen[1], seen[2])
-	require.True(t, strings.HasPrefix(seen[3], "502 "))
-	require.True(t, strings.HasPrefix(seen[5], "302 "))
-	require.True(t, strings.HasPrefix(seen[7], "200 20971"), seen[7])
-	require.Equal(t, "200 0 false", seen[8])
+	busy := answer{200, `{"errcode":-1,"errmsg":"system error rid: 69ddee24-00000000-00000000"}`, false}
+	page := "<html>/x</html>"
+	require.Equal(t, []answer{
+		{200, `{"errcode":40001,"errmsg":"invalid credential, access_token`, true}, busy, busy, {502, page, false}, {200, page, false}, {302, page, false}, {200, "{", false}, {200, "", false},
+		{200, `{"errcode":90018,"errmsg":"[x] x is invalid rid: 69ddee24-00000000-00000000"}`, false},
+	}, seen)
+
+	s.NextCalls("/x", Fault{Delay: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := http.DefaultTransport.RoundTrip(httptest.NewRequestWithContext(ctx, http.MethodGet, s.http.URL+"/x", nil))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// The URL or path of pushes is the console's.
+func TestPushesGoToTheirPath(t *testing.T) {
+	t.Parallel()
+	s := NewServer(Config{})
+	defer s.Close()
+	var path string
+	s.PushToHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { path = r.URL.Path }), "/wx/push")
+	_, err := s.Push(t.Context(), `{"Event":"x"}`)
+	require.NoError(t, err)
+	require.Equal(t, "/wx/push", path)
+	require.Panics(t, func() { s.PushToHandler(http.NotFoundHandler(), "push") })
+	for _, wrong := range []string{"/push", "game.example/push", "http://game.example", "http://game.example/push?x=1", "http://game.example:x/push", "gopher://127.0.0.1/push"} {
+		require.Panics(t, func() { s.PushTo(wrong) }, wrong)
+	}
+}
+
+// WeChat's words, as far as they are known (field log, D13 and D17).
+func TestRefusalsHaveWeChatsWords(t *testing.T) {
+	t.Parallel()
+	var complaints []string
+	s := NewServer(Config{MiniProgram: true, Errorf: func(format string, args ...any) { complaints = append(complaints, fmt.Sprintf(format, args...)) }})
+	defer s.Close()
+	s.Publish("sword", 100)
+	program := newAccount(t, s).(*minigame.Program)
+	session, err := program.Code2Session(t.Context(), s.Login("p"))
+	require.NoError(t, err)
+	player := minigame.CallPlayer{OpenID: "p", SessionKey: "an older one", IP: "203.0.113.7"}
+	_, err = program.TokenBalance(t.Context(), player, minigame.Live)
+	require.ErrorIs(t, err, minigame.ErrLoginExpired)
+	require.ErrorContains(t, err, "用户态签名(signature)校验失败")
+	wrong := s.ProgramConfig()
+	wrong.AppKey = "another-key"
+	other, err := minigame.NewProgram(wrong)
+	require.NoError(t, err)
+	_, err = other.TokenBalance(t.Context(), player, minigame.Live)
+	require.ErrorIs(t, err, minigame.ErrSignature)
+	require.NotErrorIs(t, err, minigame.ErrLoginExpired)
+
+	order := func(change func(o *minigame.Order)) string {
+		o, err := program.NewOrder(minigame.OrderRequest{SessionKey: session.SessionKey, ProductID: "sword", Quantity: 1, Price: 100})
+		require.NoError(t, err)
+		change(o)
+		_, err = s.Pay(t.Context(), "p", o)
+		require.Error(t, err)
+		return err.Error()
+	}
+	require.Equal(t, "client error -15016: signData: OfferID is a number", order(func(o *minigame.Order) {
+		o.SignData = strings.Replace(o.SignData, `"offerId":"1450000000"`, `"offerId":1450000000`, 1)
+	}))
+	complaints = nil
+	require.Equal(t, "client error -15005: SIGNATURE_INVALID", order(func(o *minigame.Order) { o.Signature = strings.ToUpper(o.Signature) }))
+	require.Equal(t, "client error -15006: PAY_SIG_INVALID", order(func(o *minigame.Order) { o.PaySig = strings.ToUpper(o.PaySig) }))
+	require.Equal(t, []string{"minigametest: requestVirtualPayment: signature is in upper case", "minigametest: requestVirtualPayment: paySig is in upper case"}, complaints)
 }

@@ -14,12 +14,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"testing/iotest"
 	"time"
 
 	"github.com/midas-go/midas/minigame"
@@ -28,13 +26,13 @@ import (
 // Patience is how long WeChat waits for the answer to a push.
 const Patience = 3 * time.Second
 
-// schedule is the waits before a delivery is pushed again (minigame.md 4.4).
+// schedule is the waits before a delivery is pushed again (minigame.md 3.3).
 var schedule = []time.Duration{
 	15 * time.Second, 15 * time.Second, 30 * time.Second, 3 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, 30 * time.Minute,
 	30 * time.Minute, time.Hour, 3 * time.Hour, 3 * time.Hour, 3 * time.Hour, 6 * time.Hour, 6 * time.Hour,
 }
 
-// doubling is the schedule of mini programs (minigame.md 4.6), its unit taken for seconds.
+// doubling is the schedule of mini programs (minigame.md 4.3), its unit taken for seconds.
 func doubling() (waits []time.Duration) {
 	for i := range 15 {
 		waits = append(waits, 2*time.Second<<i)
@@ -64,6 +62,8 @@ type Receipt struct {
 	Body     []byte
 	Accepted bool
 	Reason   string // why it is not accepted; empty if it is
+
+	Advice *minigame.Advice // the answer to AskRefund; nil if it is none
 }
 
 // Push posts any message, in the Server's mode, once. message is JSON or XML.
@@ -213,7 +213,10 @@ func (s *Server) try(ctx context.Context, p *push) (*Receipt, error) {
 		}
 		receipt.Reason = "no answer: " + err.Error()
 	default:
-		receipt.Reason = s.judge(receipt.Status, receipt.Body, strings.HasPrefix(message, "<"))
+		receipt.Advice = s.advice(receipt.Body)
+		if receipt.Advice == nil {
+			receipt.Reason = s.judge(receipt.Status, receipt.Body, strings.HasPrefix(message, "<"))
+		}
 	}
 	receipt.Accepted = receipt.Reason == ""
 	return receipt, nil
@@ -244,6 +247,12 @@ func (s *Server) write(m object) string {
 }
 
 func writeXML(b *strings.Builder, name string, value any) {
+	if list, ok := value.([]object); ok {
+		for _, element := range list {
+			writeXML(b, name, element)
+		}
+		return
+	}
 	fmt.Fprintf(b, "<%s>", name)
 	if members, ok := value.(object); ok {
 		names := make([]string, 0, len(members))
@@ -289,6 +298,31 @@ func (s *Server) judge(status int, body []byte, isXML bool) string {
 	return ""
 }
 
+// advice decrypts the answer to a question about a refund, or returns nil.
+func (s *Server) advice(body []byte) *minigame.Advice {
+	read := json.Unmarshal
+	if s.cfg.XML {
+		read = xml.Unmarshal
+	}
+	var outer struct {
+		Encrypt, MsgSignature, Nonce string
+		TimeStamp                    int64
+	}
+	if read(body, &outer) != nil || outer.MsgSignature != sortedSHA1(s.cfg.Token, strconv.FormatInt(outer.TimeStamp, 10), outer.Nonce, outer.Encrypt) {
+		return nil
+	}
+	plain, err := minigame.DecryptPush(s.cfg.EncodingAESKey, s.cfg.AppID, outer.Encrypt)
+	var in struct {
+		Code     *int   `json:"result_code" xml:"result_code"`
+		Info     string `json:"result_info" xml:"result_info"`
+		Evidence string `json:"evidence" xml:"evidence"`
+	}
+	if err != nil || read(plain, &in) != nil || in.Code == nil || in.Evidence == "" {
+		return nil
+	}
+	return &minigame.Advice{Against: *in.Code == 1, Info: in.Info, Evidence: in.Evidence}
+}
+
 var errNoURL = errors.New("minigametest: no push URL: call PushTo or PushToHandler")
 
 // do sends a request to the game's URL or handler.
@@ -311,44 +345,4 @@ func (s *Server) do(ctx context.Context, method string, query url.Values, body s
 	defer resp.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	return resp.StatusCode, answer, err
-}
-
-// inProcess is a transport that calls a handler instead of a server. As behind a socket, the
-// handler may outlive the request, and one that panics breaks the connection.
-type inProcess struct{ handler http.Handler }
-
-func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	in := r.Clone(r.Context()) // as a server would see it
-	in.RequestURI = r.URL.RequestURI()
-	in.RemoteAddr = "192.0.2.1:1234"
-	in.URL.Scheme, in.URL.Host = "", ""
-	if in.Body == nil {
-		in.Body = http.NoBody
-	}
-	rec := httptest.NewRecorder()
-	done := make(chan any, 1)
-	go func() {
-		broken := any("it did not return") // after t.FailNow, of which recover knows nothing
-		defer func() {
-			if p := recover(); p != nil {
-				broken = p
-			}
-			done <- broken
-		}()
-		t.handler.ServeHTTP(rec, in)
-		broken = nil
-	}()
-	select {
-	case broken := <-done:
-		if broken != nil {
-			return nil, fmt.Errorf("the handler broke off: %v", broken)
-		}
-		resp := rec.Result()
-		if resp.ContentLength > int64(rec.Body.Len()) { // a server would close the connection early
-			resp.Body = io.NopCloser(io.MultiReader(resp.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
-		}
-		return resp, nil
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	}
 }

@@ -17,8 +17,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// anyAccount is a Game or a Program.
+type anyAccount interface {
+	Code2Session(ctx context.Context, code string) (*minigame.Session, error)
+	NewOrder(req minigame.OrderRequest) (*minigame.Order, error)
+}
+
+func newAccount(t *testing.T, s *Server) (a anyAccount) {
+	t.Helper()
+	var err error
+	if s.cfg.MiniProgram {
+		a, err = minigame.NewProgram(s.ProgramConfig())
+	} else {
+		a, err = minigame.NewGame(s.GameConfig())
+	}
+	require.NoError(t, err)
+	return a
+}
+
 // newSale returns a Server and the order of a player who has yet to pay.
-func newSale(t *testing.T, cfg Config) (*Server, *minigame.Client, *minigame.Order) {
+func newSale(t *testing.T, cfg Config) (*Server, anyAccount, *minigame.Order) {
 	t.Helper()
 	if cfg.Errorf == nil {
 		cfg.Errorf = t.Errorf
@@ -26,8 +44,7 @@ func newSale(t *testing.T, cfg Config) (*Server, *minigame.Client, *minigame.Ord
 	s := NewServer(cfg)
 	t.Cleanup(s.Close)
 	s.Publish("sword", 600*midas.Fen)
-	client, err := minigame.New(s.ClientConfig())
-	require.NoError(t, err)
+	client := newAccount(t, s)
 	session, err := client.Code2Session(t.Context(), s.Login("p"))
 	require.NoError(t, err)
 	order, err := client.NewOrder(minigame.OrderRequest{SessionKey: session.SessionKey, ProductID: "sword", Quantity: 2, Price: 600 * midas.Fen})
@@ -45,7 +62,7 @@ func TestAHandlerIsWaitedForAsAServerIs(t *testing.T) {
 			s.PushToHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				<-r.Context().Done()
 				io.WriteString(w, success)
-			}))
+			}), "/push")
 			start := time.Now()
 			receipt, err := s.Pay(t.Context(), "p", order)
 			require.NoError(t, err)
@@ -59,7 +76,7 @@ func TestAHandlerIsWaitedForAsAServerIs(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			never := make(chan struct{})
 			defer close(never)
-			s.PushToHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-never }))
+			s.PushToHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-never }), "/push")
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			start := time.Now()
@@ -82,7 +99,7 @@ func TestAHandlerIsWaitedForAsAServerIs(t *testing.T) {
 	} {
 		t.Run(sentence+" is a broken connection", func(t *testing.T) {
 			s, _, order := newSale(t, Config{})
-			s.PushToHandler(handler)
+			s.PushToHandler(handler, "/push")
 			receipt, err := s.Pay(t.Context(), "p", order)
 			require.NoError(t, err)
 			require.False(t, receipt.Accepted)
@@ -105,7 +122,7 @@ func TestAPushThatTheContextEndsIsStillWaiting(t *testing.T) {
 			return
 		}
 		w.WriteHeader(500)
-	}))
+	}), "/push")
 	var ctx context.Context
 	ctx, end = context.WithCancel(t.Context())
 	_, err := s.BuyInShop(ctx, "p", "sword", 1)
@@ -144,7 +161,7 @@ func TestPushesWithoutAURL(t *testing.T) {
 	s, _, order := newSale(t, Config{})
 	_, err := s.Pay(t.Context(), "p", order)
 	require.ErrorContains(t, err, "call PushTo or PushToHandler")
-	s.PushToHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, success) }))
+	s.PushToHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, success) }), "/push")
 	receipts, err := s.PushDue(t.Context())
 	require.NoError(t, err)
 	require.Len(t, receipts, 1, "the payment's push was waiting")
@@ -157,19 +174,13 @@ func TestAReasonIsTheCauseWithoutTheURL(t *testing.T) {
 	defer s.Close()
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
-	for url, reason := range map[string]string{
-		closed.URL + "/the-path":         "refused",
-		"http://game.example:x/the-path": "invalid port",
-		"gopher://127.0.0.1/the-path":    "unsupported protocol",
-	} {
-		s.PushTo(url)
-		receipt, err := s.Push(t.Context(), `{"Event":"x"}`)
-		require.NoError(t, err)
-		require.Contains(t, receipt.Reason, reason)
-		require.NotContains(t, receipt.Reason, "3s")
-		require.NotContains(t, receipt.Reason, "the-path")
-		require.NotContains(t, receipt.Reason, "signature")
-	}
+	s.PushTo(closed.URL + "/the-path")
+	receipt, err := s.Push(t.Context(), `{"Event":"x"}`)
+	require.NoError(t, err)
+	require.Contains(t, receipt.Reason, "refused")
+	require.NotContains(t, receipt.Reason, "3s")
+	require.NotContains(t, receipt.Reason, "the-path")
+	require.NotContains(t, receipt.Reason, "signature")
 }
 
 func TestWhatIsJudgedIsWhatWasOnTheWire(t *testing.T) {
@@ -193,7 +204,7 @@ func TestWhatIsJudgedIsWhatWasOnTheWire(t *testing.T) {
 	s := NewServer(Config{})
 	defer s.Close()
 	for url, accepted := range map[string]bool{game.URL: true, ignoring.URL: false} {
-		s.PushTo(url)
+		s.PushTo(url + "/push")
 		receipt, err := s.Push(t.Context(), `{"Event":"x"}`)
 		require.NoError(t, err)
 		require.Equal(t, accepted, receipt.Accepted, receipt.Reason)

@@ -91,7 +91,7 @@ func startSandbox(t *testing.T, addr, callback string, flags ...string) (address
 
 func request(name string) midas.OrderRequest {
 	return midas.OrderRequest{
-		Login: midas.QQ, OpenID: "o_TESTopenid", OpenKey: "test-openkey", PF: "qq_m_qq-2001-android-2011-test", PFKey: "test-pfkey",
+		Player:    midas.Player{Login: midas.QQ, OpenID: "o_TESTopenid", OpenKey: "test-openkey", PF: "qq_m_qq-2001-android-2011-test", PFKey: "test-pfkey"},
 		Items:     []midas.Item{{ID: "sword", Price: 60 * midas.QPoint, Quantity: 1}},
 		GoodsName: name, GoodsDescription: "一把好刀", Metadata: "order-1",
 	}
@@ -101,6 +101,16 @@ func (s *shop) order(t *testing.T, name string) *midas.Order {
 	order, err := s.client.CreateOrder(t.Context(), request(name))
 	require.NoError(t, err)
 	return order
+}
+
+// orderForTheOlderGateway places an order that is signed for the URL's path.
+func orderForTheOlderGateway(t *testing.T, address string) {
+	gateway := midas.Sandbox().At(address)
+	gateway.SignPrefix = ""
+	mistaken, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
+	require.NoError(t, err)
+	_, err = mistaken.CreateOrder(t.Context(), request("倚天剑"))
+	require.ErrorIs(t, err, midas.ErrSignature)
 }
 
 // newBrowser starts a browser and returns its first tab.
@@ -221,7 +231,6 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 	require.Equal(t, "屠龙刀", get(t, phone, chromedp.Text(css("h1"))))
 	require.Equal(t, "60 Q-points 6.00 yuan", get(t, phone, chromedp.Evaluate[string]("document.querySelector('.total').innerText.split(/\\s+/).join(' ')")))
 	require.True(t, get(t, phone, chromedp.Evaluate[bool]("document.documentElement.scrollWidth <= 390")), "the cashier is wider than the phone")
-	save(t, "cashier.png", get(t, phone, chromedp.CaptureScreenshot()))
 	do(t, phone,
 		chromedp.KeyEvent(kb.Tab),   // to the pay methods
 		chromedp.KeyEvent(kb.Tab),   // to Pay
@@ -244,24 +253,18 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 	require.Equal(t, `{"ret":SP0,SP"msg":SP"OK"}LF`, get(t, dashboard, chromedp.Text(css(card+"[data-action=repeat] .bytes"))))
 
 	// A backend that signs the URL's path is told so.
-	gateway := midas.Sandbox().At(address)
-	gateway.SignPrefix = ""
-	mistaken, err := midas.New(midas.Config{AppID: appID, AppKey: appKey, Gateway: gateway})
-	require.NoError(t, err)
-	_, err = mistaken.CreateOrder(t.Context(), request("倚天剑"))
-	require.ErrorIs(t, err, midas.ErrSignature)
+	orderForTheOlderGateway(t, address)
 	require.Contains(t, get(t, dashboard, chromedp.Text(css(".order:first-child .mistakes"))), "msdk-path: it is signed for the path of the older gateways")
 
 	require.Equal(t, 1, get(t, dashboard, chromedp.Evaluate[int]("window.loaded")), "the dashboard was reloaded")
-	do(t, dashboard, chromedp.Evaluate[void]("scrollTo(0, 0)"))
-	save(t, "dashboard.png", get(t, dashboard, chromedp.CaptureScreenshot()))
 
 	// The next order is refused as asked, and leaves no token.
 	do(t, dashboard, chromedp.SendKeys(css("input[name=ret]"), "1018"+kb.Enter), chromedp.WaitVisible(css("main > [role=status].good")))
-	_, err = shop.client.CreateOrder(t.Context(), request("axe"))
+	_, err := shop.client.CreateOrder(t.Context(), request("axe"))
 	require.ErrorIs(t, err, midas.ErrLoginExpired)
 	do(t, dashboard, chromedp.WaitVisible(css(".order:nth-child(3)"))) // it has arrived
-	require.Equal(t, "refused because a fault was asked for", get(t, dashboard, chromedp.Text(css(".order:first-child > .verdict.bad"))))
+	require.Equal(t, "ret 1018, as asked for", get(t, dashboard, chromedp.Text(css(".order:first-child > .verdict.plain"))))
+	require.Equal(t, "ret 1001", get(t, dashboard, chromedp.Text(css(".order:nth-child(2) > .verdict.bad code"))), "a refusal that nobody asked for")
 
 	// The other buttons. The newest callback is the first.
 	shop.sloppy.Store(false)
@@ -280,6 +283,57 @@ func TestPlayerPaysAndTheDeveloperSeesIt(t *testing.T) {
 	do(t, dashboard, chromedp.WaitVisible(css(card+".callback:first-child:nth-last-child(9)")))
 	require.Contains(t, get(t, dashboard, chromedp.Text(css(card+".callback:first-child"))), "The player left the cashier.")
 	require.Equal(t, "Cancelled. Nothing was charged.", get(t, phone, chromedp.Text(css("[role=status].good"))))
+}
+
+// The pictures of the pages in docs, each in its language, and the same pages on a small phone.
+func TestThePagesInEachLanguage(t *testing.T) {
+	for language, c := range map[string]struct{ ending, total, paid, forged, newline, mistake string }{
+		"en":    {"", "60 Q-points 6.00 yuan", "Paid. The backend has delivered.", "refused, as a forgery should be", "the body ends in a newline", "msdk-path: it is signed for the path of the older gateways"},
+		"zh-CN": {".zh-CN", "60 Q点 6.00 元", "支付成功，道具已发货。", "已拒绝伪造的回调（正确）", "应答以换行结尾", "msdk-path：签名用了老网关（MSDK）的路径"},
+	} {
+		t.Run(language, func(t *testing.T) {
+			shop := newShop(t)
+			address, _ := newSandbox(t, shop)
+			dashboard := newBrowser(t, language, "light")
+			do(t, dashboard, chromedp.EmulateViewport(900, 900), chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
+			order := shop.order(t, "屠龙刀")
+			card := `[data-token="` + order.Token + `"] `
+			do(t, dashboard, chromedp.WaitVisible(css(card)))
+
+			phone := newTab(t, dashboard, language, "light")
+			do(t, phone, chromedp.EmulateViewport(390, 760, chromedp.EmulateMobile), chromedp.Navigate(address+order.URLParams))
+			require.Equal(t, c.total, get(t, phone, chromedp.Evaluate[string]("document.querySelector('.total').innerText.split(/\\s+/).join(' ')")))
+			save(t, "cashier"+c.ending+".png", get(t, phone, chromedp.CaptureScreenshot()))
+			do(t, phone, chromedp.Click(css("button.main")), chromedp.WaitVisible(css("[role=status].good")))
+			require.Equal(t, c.paid, get(t, phone, chromedp.Text(css("[role=status]"))))
+
+			do(t, dashboard, chromedp.Click(css(card+`button[data-post$="/forge"]`)))
+			require.Equal(t, c.forged, get(t, dashboard, chromedp.Text(css(card+"[data-action=forge] .verdict.good"))))
+			shop.sloppy.Store(true)
+			do(t, dashboard, chromedp.Click(css(card+`button[data-post$="/repeat"]`)))
+			require.Contains(t, get(t, dashboard, chromedp.Text(css(card+"[data-action=repeat] .verdict.bad"))), c.newline)
+			orderForTheOlderGateway(t, address)
+			require.Contains(t, get(t, dashboard, chromedp.Text(css(".order:first-child .mistakes"))), c.mistake)
+			do(t, dashboard, chromedp.Evaluate[void]("scrollTo(0, 0)"))
+			save(t, "dashboard"+c.ending+".png", get(t, dashboard, chromedp.CaptureScreenshot()))
+
+			// An order of which nothing could be read has no price.
+			response, err := http.Get(address + "/mpay/buy_goods_m")
+			require.NoError(t, err)
+			response.Body.Close()
+			do(t, dashboard, chromedp.WaitVisible(css(".order:nth-child(3)")))
+			require.Equal(t, 0, get(t, dashboard, chromedp.Evaluate[int]("document.querySelectorAll('.order:first-child .price').length")))
+
+			small := newTab(t, dashboard, language, "light")
+			for _, page := range []string{"/", order.URLParams} {
+				do(t, small, chromedp.EmulateViewport(320, 640, chromedp.EmulateMobile), chromedp.Navigate(address+page), chromedp.WaitVisible(css("button.main")))
+				require.True(t, get(t, small, chromedp.Evaluate[bool]("document.documentElement.scrollWidth <= 320")), "%s is wider than the phone", page)
+				require.Empty(t, get(t, small, chromedp.Evaluate[string](`[...document.querySelectorAll('.took span, .price, button, .total b, .total span, time')]
+					.filter((e) => e.getClientRects().length && lines(e) > 1).map((e) => e.innerText).join('|');
+					function lines(e) { const r = document.createRange(); r.selectNodeContents(e); return new Set([...r.getClientRects()].filter((b) => b.width > 1).map((b) => Math.round(b.bottom / 12))).size; }`)), "%s: what wraps", page)
+			}
+		})
+	}
 }
 
 func TestAnOpenDashboardShowsTheSandboxThatWasStartedAnew(t *testing.T) {
@@ -310,7 +364,7 @@ func TestMarkupInAnOrderIsText(t *testing.T) {
 	tab := newBrowser(t, "zh-CN,zh;q=0.9", "dark")
 	do(t, tab, chromedp.Navigate(address+"/"), chromedp.WaitVisible(css("#live.on")))
 	require.Equal(t, "rgb(20, 23, 28)", get(t, tab, chromedp.Evaluate[string]("getComputedStyle(document.body).backgroundColor")), "dark")
-	require.Equal(t, "实时", get(t, tab, chromedp.Text(css("#live"))))
+	require.Equal(t, "已连接", get(t, tab, chromedp.Text(css("#live"))))
 	order := shop.order(t, markup) // arrives live
 	require.Equal(t, markup, get(t, tab, chromedp.Text(css(".order h2"))))
 	harmless(tab)

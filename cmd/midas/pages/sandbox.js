@@ -31,7 +31,7 @@ document.addEventListener('click', async (event) => {
     else if (button.dataset.done) tell(button.dataset.done, 'good');
     else if (!say.dataset.accepted) tell('', ''); // the dashboard shows the callback itself
     else if (answer.accepted) tell(say.dataset.accepted, 'good');
-    else tell(say.dataset.refused + answer.reason, 'bad');
+    else tell(say.dataset.refused.replace('{1}', () => answer.reason), 'bad');
   } catch (error) {
     tell(String(error), 'bad');
   }

@@ -26,6 +26,8 @@ import (
 	compose "github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -310,4 +312,39 @@ func freeAddress(t *testing.T) string {
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// docs/deployment.md has people write sandbox.env and live.env beside the code: neither an image nor the
+// repository gets them, here and in a copy of the folder.
+func TestKeysStayOutOfImagesAndTheRepository(t *testing.T) {
+	t.Parallel()
+	for _, context := range []string{"../../..", ".."} {
+		file, err := os.Open(filepath.Join(context, ".dockerignore"))
+		require.NoError(t, err)
+		defer file.Close()
+		patterns, err := ignorefile.ReadAll(file)
+		require.NoError(t, err)
+		ignored, err := patternmatcher.New(patterns)
+		require.NoError(t, err)
+		for _, key := range []string{"live.env", "sandbox.env", "examples/gameserver/live.env", "pay.key", "deploy/midas.key", "gameserver.db", "gameserver.db-wal"} {
+			out, err := ignored.MatchesOrParentMatches(key)
+			require.NoError(t, err)
+			require.True(t, out, "%s is in the context %s", key, context)
+		}
+		for _, source := range []string{"main.go", "go.mod", "examples/gameserver/shop.go", "midassql/schema/sqlite.sql", "environment.go"} {
+			out, err := ignored.MatchesOrParentMatches(source)
+			require.NoError(t, err)
+			require.False(t, out, "%s is missing in the context %s", source, context)
+		}
+	}
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip("SKIPPED, NOT TESTED: git is not installed")
+	}
+	if exec.Command(git, "rev-parse").Run() != nil {
+		t.Skip("SKIPPED, NOT TESTED: this is no repository")
+	}
+	for _, key := range []string{"../live.env", "../../../sandbox.env", "../../../pay.key"} {
+		require.NoError(t, exec.Command(git, "check-ignore", "-q", key).Run(), key)
+	}
 }
