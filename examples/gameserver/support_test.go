@@ -68,7 +68,7 @@ func TestSupport(t *testing.T) {
 			require.Contains(t, out, "1 payments\n")
 			require.Equal(t, by[0] == "-openid", strings.Contains(out, "no-t2"), "the order without a payment")
 		}
-		out, err := runOn(t, databaseURL, "payments", "-from", time.Now().Format(time.DateOnly), "-to", time.Now().AddDate(0, 0, 1).Format(time.DateOnly))
+		out, err := runOn(t, databaseURL, "payments", "-from", time.Now().AddDate(0, 0, -1).Format(time.DateOnly), "-to", time.Now().AddDate(0, 0, 1).Format(time.DateOnly))
 		require.NoError(t, err)
 		require.Regexp(t, `(?s)-1 +anna.*1 payments\n.*t2 +no-t2\n\n1 orders without a payment`, out)
 		out, err = runOn(t, databaseURL, "payments", "-openid", "nobody")
@@ -205,7 +205,7 @@ func TestReconcileOfOneApp(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bill.csv")
 	require.NoError(t, os.WriteFile(file, []byte("no,fen\n-1,600\n"), 0o600))
 	reconcile := []string{"reconcile", "-bill", file, "-columns", "billno=no,amount=fen", "-unit", "fen",
-		"-from", time.Now().Format(time.DateOnly), "-to", time.Now().AddDate(0, 0, 1).Format(time.DateOnly)}
+		"-from", time.Now().AddDate(0, 0, -1).Format(time.DateOnly), "-to", time.Now().AddDate(0, 0, 1).Format(time.DateOnly)}
 	out, err := runOn(t, databaseURL, reconcile...)
 	require.ErrorIs(t, err, errDiffers)
 	require.Contains(t, out, "wx1/0/no-1")
@@ -266,10 +266,10 @@ func TestReconcile(t *testing.T) {
 			s.storeOrder(t, p.openID, token)
 			require.NoError(t, deliver(t.Context(), delivery(p.openID, p.billNo, token, p.charged)))
 		}
-		today := time.Now().Format(time.DateOnly)
+		yesterday := time.Now().AddDate(0, 0, -1).Format(time.DateOnly) // since midnight may be now
 		tomorrow := time.Now().AddDate(0, 0, 1).Format(time.DateOnly)
 		reconcile := func(file, columns string, more ...string) (string, error) {
-			return runOn(t, databaseURL, append([]string{"reconcile", "-bill", file, "-columns", columns, "-from", today, "-to", tomorrow}, more...)...)
+			return runOn(t, databaseURL, append([]string{"reconcile", "-bill", file, "-columns", columns, "-from", yesterday, "-to", tomorrow}, more...)...)
 		}
 		write := func(text []byte) string {
 			file := filepath.Join(t.TempDir(), "bill.csv")

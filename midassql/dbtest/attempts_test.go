@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,12 +169,19 @@ func TestAttemptsAreDeletedAfterTheirTime(t *testing.T) {
 		// Without Purge, too, once an hour.
 		c.set(start.Add(31 * 24 * time.Hour))
 		keep("-new")
-		require.Equal(t, []string{"-new"}, left())
+		for range 10 { // on a busy machine it may take too long: then in an hour
+			if !slices.Contains(left(), "-young") {
+				break
+			}
+			c.add(time.Hour)
+			keep("-new")
+		}
+		require.Equal(t, []string{"-new"}, slices.Compact(left()))
 
 		off := db.store(t, midassql.Options{AttemptsKept: -1})
 		off.OnCallback(failedCallback("-off", "error"))
 		require.NoError(t, off.Wait(t.Context()))
-		require.Equal(t, []string{"-new"}, left())
+		require.Equal(t, []string{"-new"}, slices.Compact(left()))
 		week := db.store(t, midassql.Options{Now: c.now, AttemptsKept: 7 * 24 * time.Hour})
 		c.add(7*24*time.Hour + time.Millisecond)
 		_, err = week.Purge(t.Context(), 30*24*time.Hour)

@@ -2,6 +2,7 @@ package failovertest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/midas-go/midas"
 	"github.com/midas-go/midas/midassql"
 	"github.com/stretchr/testify/require"
 )
@@ -331,24 +333,36 @@ func (w *world) end(i int) error {
 		pause(ctx, betweenCalls)
 	}
 	d := historyPayment(i)
-	for waits := 1; waits > 0; pause(ctx, betweenCalls) {
-		err := w.db.QueryRowContext(ctx, placeholders(w.config.Dialect, `SELECT COUNT(*) FROM midas_inbox WHERE openid = ?`), d.OpenID).Scan(&waits)
-		if err != nil {
-			return fmt.Errorf("waits for ever: %w", err)
+	var err error
+	for ; ctx.Err() == nil; pause(ctx, betweenCalls) { // the pool may hold connections to a database that was killed
+		var waits int
+		err = w.db.QueryRowContext(ctx, placeholders(w.config.Dialect, `SELECT COUNT(*) FROM midas_inbox WHERE openid = ?`), d.OpenID).Scan(&waits)
+		if err != nil || waits > 0 {
+			continue
+		}
+		var a answer
+		called := now()
+		if a, err = w.look(ctx, d); err == nil {
+			w.add(i, 0, call{Op: "look", Inbox: inbox}, called, a, now())
+			return nil
 		}
 	}
-	a, called := answer{}, now()
-	if err := w.db.QueryRowContext(ctx, placeholders(w.config.Dialect, `SELECT COUNT(*) FROM items WHERE openid = ?`), d.OpenID).Scan(&a.Rows); err != nil {
-		return err
+	return fmt.Errorf("waits for ever: %w", cmp.Or(err, ctx.Err()))
+}
+
+// look returns how often the player has a payment, and what the ledger says of it.
+func (w *world) look(ctx context.Context, d *midas.Delivery) (a answer, err error) {
+	err = w.db.QueryRowContext(ctx, placeholders(w.config.Dialect, `SELECT COUNT(*) FROM items WHERE openid = ?`), d.OpenID).Scan(&a.Rows)
+	if err != nil {
+		return a, err
 	}
 	for p, err := range w.store.Payments(ctx, midassql.Query{OpenID: d.OpenID, BillNo: d.BillNo}) {
 		if err != nil {
-			return err
+			return a, err
 		}
 		a.State, a.Sum = string(p.State), p.Refunded
 	}
-	w.add(i, 0, call{Op: "look", Inbox: inbox}, called, a, now())
-	return nil
+	return a, nil
 }
 
 // judge checks whether an order explains a history; if none is found, it returns the file with its picture.

@@ -86,7 +86,7 @@ func (m *mysqlNodes) newNode(t *testing.T, settings ...string) *node {
 // startMySQLNode starts a node, with extra arguments for this start.
 func startMySQLNode(t *testing.T, n *node, extra ...string) *sql.DB {
 	t.Helper()
-	db := openMySQL(t, mysqlDSN(n.address, "", ""))
+	db := openMySQL(t, mysqlDSN(n.address, "", "&readTimeout=2m")) // a slow disk is no fault here
 	n.start(t, func() error { return db.PingContext(t.Context()) }, extra...)
 	return db
 }
@@ -200,7 +200,7 @@ func (m *semiSync) promote(t *testing.T) {
 	m.primary.kill()
 	m.replication.lead(nobody)
 	m.replication.resume()
-	db := openMySQL(t, mysqlDSN(m.replica.address, "", ""))
+	db := openMySQL(t, mysqlDSN(m.replica.address, "", "&readTimeout=2m"))
 	m.nodes.execute(t, db, "STOP SLAVE IO_THREAD")
 	eventually(t, "the replica to apply its relay log", func() error {
 		var n int
@@ -277,11 +277,12 @@ func TestMariaDBLosesWithKillQuery(t *testing.T) {
 	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
 }
 
-// Its connection is ended, or the server's own limit for statements passes: there is no OK.
+// Its connection is ended, by the server or by the driver's limit for an answer, as the server's limit for statements
+// leaves a commit that waits alone: there is no OK.
 func TestMariaDBKillsAConnection(t *testing.T) {
 	m := startMariaDB(t, practicallyForever)
 	m.writers(t)
-	for i, test := range []struct{ more, statement string }{{"", "KILL "}, {"&max_statement_time=0.2", ""}} {
+	for i, test := range []struct{ more, statement string }{{"", "KILL "}, {"&max_statement_time=2", ""}} {
 		t.Run(test.statement+test.more, func(t *testing.T) {
 			w := newWriter(t, openMySQL(t, mysqlDSN(m.front.address, "game", test.more)), midassql.MySQL, false)
 			err := m.whileCommitWaits(t, w, i, test.statement)
@@ -322,6 +323,7 @@ func TestMariaDBLosesOnAReplica(t *testing.T) {
 	primary := m.writers(t)[:1]
 	db := openGame(t, m.replica.address)
 	replica := newWriter(t, db, midassql.MySQL, false)
+	awaitTables(t, db)
 	execute(t, db, "STOP SLAVE SQL_THREAD") // it is behind
 	token, err := saveUntilDone(t.Context(), primary, 0)
 	require.NoError(t, err)

@@ -145,6 +145,15 @@ func createTables(t *testing.T, w *writer, dialect midassql.Dialect) {
 	}
 }
 
+// awaitTables waits until a replica has what createTables has made.
+func awaitTables(t *testing.T, db *sql.DB) {
+	t.Helper()
+	eventually(t, "the tables", func() error {
+		var amount int
+		return db.QueryRowContext(t.Context(), `SELECT amount FROM balances WHERE openid = '`+player(players-1)+`'`).Scan(&amount)
+	})
+}
+
 func player(i int) string { return fmt.Sprintf("player%02d", i%players) }
 
 var gem = midas.Item{ID: "gem60", Price: 60 * midas.QPoint, Quantity: 1}

@@ -184,7 +184,7 @@ func TestPostgreSQLRepeatsWhileTheStandbyIsStalled(t *testing.T) {
 // over.
 func (p *postgreSQL) repeats(t *testing.T, writers []*writer, first int) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	errs := make([]error, callers)
 	var calls sync.WaitGroup
@@ -297,6 +297,7 @@ func TestPostgreSQLPoolLeavesAReadOnlyNode(t *testing.T) {
 	require.NoError(t, leaves.db.PingContext(t.Context()))
 	var refused *pgconn.PgError
 	onStandby := newWriter(t, p.open(t, p.standby.address), midassql.PostgreSQL, false)
+	awaitTables(t, onStandby.db)
 	require.ErrorAs(t, onStandby.deliver(t.Context(), payment(0, "token")), &refused, "docs/databases.md says otherwise")
 	require.Equal(t, "25006", refused.Code) // read_only_sql_transaction
 
@@ -315,12 +316,13 @@ func TestPostgreSQLPoolLeavesAReadOnlyNode(t *testing.T) {
 // has ended before the commit waits.)
 func TestPostgreSQLContextEndsDuringCommit(t *testing.T) {
 	p := startPostgreSQL(t, true)
-	createTables(t, newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false), midassql.PostgreSQL)
+	orders := newWriter(t, openPGX(t, p.dsn()), midassql.PostgreSQL, false)
+	createTables(t, orders, midassql.PostgreSQL)
 	for i, test := range []struct{ driver, more string }{{"pgx", ""}, {"postgres", ""}, {"pgx", "&statement_timeout=200"}} { // postgres is lib/pq
 		t.Run(test.driver+test.more, func(t *testing.T) {
 			w := newWriter(t, openPostgreSQL(t, test.driver, p.url(p.primary.address)+test.more), midassql.PostgreSQL, false)
 			token := fmt.Sprint("token", i)
-			require.NoError(t, w.store.SaveOrder(t.Context(), order(i), &midas.Order{Token: token}))
+			require.NoError(t, orders.store.SaveOrder(t.Context(), order(i), &midas.Order{Token: token}))
 			p.replication.stall()
 			defer p.replication.resume()
 			for range 2 { // the payment, and its repeat

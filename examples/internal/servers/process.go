@@ -184,23 +184,32 @@ func Listens(ctx context.Context, ended <-chan struct{}, address string) bool {
 	}
 }
 
-// port is the last one that was tried. Ports are drawn below those that Linux gives to outgoing connections: one of
-// these would take a port before its server does.
-var port atomic.Int64
+// ports are this process's: 400, below those that Linux gives to outgoing connections, since one of these would take
+// a port before its server does. A UDP socket keeps other processes from the same 400.
+var ports struct {
+	first int
+	tried atomic.Int64
+	held  net.PacketConn
+}
 
-func init() { port.Store(10000 + rand.Int64N(20000)) }
+func init() {
+	for ports.held == nil {
+		ports.first = 10000 + 400*rand.IntN(50)
+		ports.held, _ = net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", ports.first))
+	}
+}
 
 // FreeAddress returns an address of loopback that nobody listens at.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", port.Add(1))
+	for range 400 {
+		address := fmt.Sprint("127.0.0.1:", ports.first+int(ports.tried.Add(1)%400))
 		if l, err := net.Listen("tcp", address); err == nil {
 			l.Close()
 			return address
 		}
 	}
-	t.Fatal("a thousand ports are taken")
+	t.Fatal("400 ports are taken")
 	return ""
 }
 
