@@ -110,12 +110,12 @@ func TestRefusedConnectionsAreRepeatedAndKeepTheirCause(t *testing.T) {
 	g := newGateway(t, answering(goldenAnswer))
 	tries := 0
 	c := g.client(t, func(cfg *midas.Config) {
+		cfg.Gateway = midas.Sandbox().At("http://127.0.0.1:1") // where nobody listens
 		cfg.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			tries++
 			return http.DefaultTransport.RoundTrip(r)
 		})}
 	})
-	g.Close()
 	_, err := c.CreateOrder(t.Context(), goldenOrder())
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.ErrorContains(t, err, "midas: buy_goods_m: no connection: dial tcp")

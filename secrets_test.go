@@ -380,7 +380,8 @@ func TestWhatMidasRepeatsOfARequestIsWithheld(t *testing.T) {
 				inJSON, _ := json.Marshal(words)
 				fmt.Fprintf(w, `{"ret":1001,"msg":%s}`, inJSON)
 			})
-			_, err := g.client(t, func(cfg *midas.Config) { cfg.Gateway.PayToken = true }).CreateOrder(t.Context(), req)
+			// At a fixed time, since one sig of some hundred thousand holds the word "sig".
+			_, err := g.client(t, at(1518081937), func(cfg *midas.Config) { cfg.Gateway.PayToken = true }).CreateOrder(t.Context(), req)
 			if !shown {
 				words = "[withheld]"
 			}

@@ -66,8 +66,8 @@ func TestShadowLogsWhereTheVerdictsDiffer(t *testing.T) {
 			lines := log.lines(t)
 			require.Len(t, lines, 1)
 			require.Equal(t, []any{test.message, "WARN"}, []any{lines[0]["msg"], lines[0]["level"]})
-			require.Positive(t, lines[0]["duration"])
-			require.Positive(t, lines[0]["old_duration"])
+			require.GreaterOrEqual(t, lines[0]["duration"], 0.0)
+			require.GreaterOrEqual(t, lines[0]["old_duration"], 0.0)
 			if test.message == refuses {
 				require.Subset(t, lines[0], read)
 			} else {
@@ -251,11 +251,16 @@ func TestTheOldHandlersResponseWriterCanWhatItCould(t *testing.T) {
 			t.Parallel()
 			var log journal
 			c := callbackClient(t, log.attach)
-			srv := httptest.NewServer(c.Shadow(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			shadow := c.Shadow(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if err := test.old(w); err != nil {
 					t.Error(err)
 				}
-			})))
+			}))
+			returned := make(chan struct{})
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(returned)
+				shadow.ServeHTTP(w, r)
+			}))
 			defer srv.Close()
 			resp, err := http.Get(srv.URL + "/pay/notify?" + signed(nil))
 			require.NoError(t, err)
@@ -264,7 +269,7 @@ func TestTheOldHandlersResponseWriterCanWhatItCould(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, test.want, string(body))
 			require.Equal(t, 200, resp.StatusCode)
-			srv.Close() // the handler has returned
+			<-returned // srv.Close does not wait for a connection that was hijacked
 			require.NoError(t, c.Wait(t.Context()))
 			require.Len(t, log.lines(t), test.lines)
 		})

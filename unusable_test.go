@@ -167,38 +167,52 @@ func TestAConnectionIsUsedAgainOnlyAfterACleanAnswer(t *testing.T) {
 			previous := log.Writer()
 			log.SetOutput(&logged)
 			defer log.SetOutput(previous)
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			defer listener.Close()
-			connections := make(chan int, 1)
-			go func() {
-				answers := []string{test.answer, answer("200 OK", good)}
-				accepted := 0
-				for len(answers) > 0 {
-					conn, err := listener.Accept()
-					if err != nil {
-						break
-					}
-					accepted++
-					buf := make([]byte, 16<<10)
-					for len(answers) > 0 {
-						if _, err := conn.Read(buf); err != nil {
-							break
-						}
-						io.WriteString(conn, answers[0])
-						answers = answers[1:]
-					}
-					defer conn.Close()
+			used := connectionsFor(t, test.answer, answer("200 OK", good))
+			for range 4 { // net/http does not keep every connection that it could, on a slow machine
+				if used <= test.connections {
+					break
 				}
-				connections <- accepted
-			}()
-			c, err := midas.New(midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.Sandbox().At("http://" + listener.Addr().String()), MaxRetries: -1, HTTPClient: &http.Client{Transport: new(http.Transport)}})
-			require.NoError(t, err)
-			_, _ = c.CreateOrder(t.Context(), goldenOrder())
-			_, err = c.CreateOrder(t.Context(), goldenOrder())
-			require.NoError(t, err)
-			require.Equal(t, test.connections, <-connections)
+				used = connectionsFor(t, test.answer, answer("200 OK", good))
+			}
+			require.Equal(t, test.connections, used)
 			require.NotContains(t, logged.String(), "SECRET")
 		})
 	}
+}
+
+// connectionsFor places an order for each answer, and returns how many connections the orders came on.
+func connectionsFor(t *testing.T, answers ...string) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	c, err := midas.New(midas.Config{AppID: testAppID, AppKey: testAppKey, Gateway: midas.Sandbox().At("http://" + listener.Addr().String()), MaxRetries: -1, HTTPClient: &http.Client{Transport: new(http.Transport)}})
+	require.NoError(t, err)
+	orders := len(answers)
+	connections := make(chan int, 1)
+	go func() {
+		accepted := 0
+		for len(answers) > 0 {
+			conn, err := listener.Accept()
+			if err != nil {
+				break
+			}
+			accepted++
+			buf := make([]byte, 16<<10)
+			for len(answers) > 0 {
+				if _, err := conn.Read(buf); err != nil {
+					break
+				}
+				io.WriteString(conn, answers[0])
+				answers = answers[1:]
+			}
+			defer conn.Close()
+		}
+		connections <- accepted
+	}()
+	for range orders {
+		_, err = c.CreateOrder(t.Context(), goldenOrder())
+	}
+	require.NoError(t, err, "of the last")
+	return <-connections
 }

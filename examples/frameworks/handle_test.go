@@ -238,31 +238,26 @@ func startBeego(t *testing.T, deliveries, game http.Handler) (string, func() str
 }
 
 func startGoZero(t *testing.T, deliveries, game http.Handler) (string, func() string) {
-	l := listen(t)
-	require.NoError(t, l.Close()) // go-zero takes no listener
 	log := new(lines)
 	var c rest.RestConf
 	require.NoError(t, conf.FillDefault(&c)) // all middleware is on
-	c.Host, c.Port, c.DevServer.Enabled = "127.0.0.1", l.Addr().(*net.TCPAddr).Port, false
+	c.Host, c.Port, c.DevServer.Enabled = "127.0.0.1", 0, false
 	c.Log.Stat = false
-	servers := make(chan *http.Server, 1)
+	servers, addresses := make(chan *http.Server, 1), make(chan string, 1)
 	go StartGoZero(c, []rest.Route{ // returns after the shutdown of the whole process only
 		{Method: http.MethodGet, Path: "/game/hello", Handler: game.ServeHTTP},
 		{Method: http.MethodGet, Path: "/game/boom", Handler: game.ServeHTTP},
 	}, deliveries, func(s *http.Server) {
-		logx.SetWriter(logx.NewWriter(log)) // after MustNewServer has set its own
+		logx.SetWriter(logx.NewWriter(log))                    // after MustNewServer has set its own
+		s.BaseContext = func(l net.Listener) context.Context { // go-zero takes no listener, and tells no port
+			addresses <- l.Addr().String()
+			return context.Background()
+		}
 		servers <- s
 	})
 	s := <-servers
 	t.Cleanup(func() { s.Close() })
-	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", l.Addr().String())
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}, time.Minute, 10*time.Millisecond)
-	return l.Addr().String(), log.String
+	return <-addresses, log.String
 }
 
 func startFiber(t *testing.T, deliveries, game http.Handler) (string, func() string) {

@@ -172,9 +172,7 @@ func TestAReasonIsTheCauseWithoutTheURL(t *testing.T) {
 	t.Parallel()
 	s := NewServer(Config{})
 	defer s.Close()
-	closed := httptest.NewServer(http.NotFoundHandler())
-	closed.Close()
-	s.PushTo(closed.URL + "/the-path")
+	s.PushTo("http://127.0.0.1:1/the-path") // where nobody listens
 	receipt, err := s.Push(t.Context(), `{"Event":"x"}`)
 	require.NoError(t, err)
 	require.Contains(t, receipt.Reason, "refused")

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/xml"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -221,12 +222,7 @@ func (m *Message) readJSON(text []byte, depth int) bool {
 		if m.readOrder(fields) || ofPush && m.readPush(string(text)) == nil && m.isPush() || m.readParams(fields) {
 			return true
 		}
-		names := make([]string, 0, len(fields))
-		for name := range fields {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
 			list = append(list, fields[name])
 		}
 	case json.Unmarshal(text, &list) == nil:
@@ -250,8 +246,11 @@ func text(raw json.RawMessage) (s string, isString bool) {
 
 func (m *Message) readOrder(fields map[string]json.RawMessage) bool {
 	named := map[string]json.RawMessage{} // in any spelling: paySig, pay_sig, PaySig
-	for name, raw := range fields {
-		named[strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(name, "_str"), "_", ""))] = raw
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		raw, key := fields[name], strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(name, "_str"), "_", ""))
+		if had := named[key]; had == nil || had[0] != '"' && raw[0] == '"' { // of two, the text that was signed
+			named[key] = raw
+		}
 	}
 	if named["signdata"] == nil {
 		return false

@@ -152,6 +152,10 @@ func TestExplainOfAMiniGameInPlainWords(t *testing.T) {
 	require.Regexp(t, `\d+ 种已知错误及其两两组合都对不上`, text)
 	object := strings.Replace(order, `"{\"mode\":\"goods\",\"offerId\":\"123\"}"`, `{"mode":"goods"}`, 1)
 	require.Contains(t, printed(explained(t, object, "", Options{Keys: []string{"k"}}), "en"), "REFUSED: signData is an object")
+	both := strings.Replace(order, "{", `{"signData_str":{"mode":"goods"},"sign_data":{"mode":"goods"},`, 1)
+	for range 20 { // of two spellings the text is what was signed, whatever their order
+		require.NotContains(t, printed(explained(t, both, "", Options{Keys: []string{"k"}}), "en"), "is an object")
+	}
 
 	push := `<xml><Event><![CDATA[e]]></Event><MiniGame><Payload><![CDATA[{"Env":0}]]></Payload><PayEventSig>00</PayEventSig></MiniGame></xml>`
 	keys := Options{Keys: []string{"k"}, Tokens: []string{"t"}}

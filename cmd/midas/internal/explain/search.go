@@ -3,7 +3,6 @@ package explain
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"maps"
 	"slices"
 	"strings"
 
@@ -270,18 +269,20 @@ func (s *search) read(sig string) map[string][]Mistake {
 		return known
 	}
 	readings := map[string][]Mistake{sig: nil}
-	if len(sig) <= 512 { // no signature is longer
+	texts := []string{sig} // in the order of the table
+	if len(sig) <= 512 {   // no signature is longer
 		for _, first := range s.written {
 			once := first.reads(sig)
 			if _, known := readings[once]; !known {
 				readings[once] = []Mistake{first}
+				texts = append(texts, once)
 			}
 		}
-		for once, made := range maps.Clone(readings) {
+		for _, once := range texts {
 			for _, second := range s.written {
 				twice := second.reads(once)
 				if _, known := readings[twice]; !known {
-					readings[twice] = append(slices.Clone(made), second)
+					readings[twice] = append(slices.Clone(readings[once]), second)
 				}
 			}
 		}

@@ -565,9 +565,13 @@ var secretParts = []string{"key", "token", "secret", "pass", "sess", "auth", "ti
 // A run of characters that may be a secret.
 var valueWord = regexp.MustCompile(`[A-Za-z0-9+/=_]{6,}`)
 
+// The ciphertext of a push: it may hold any word by chance.
+var ciphertext = regexp.MustCompile(`("Encrypt"\s*:\s*"|<Encrypt>(?:<!\[CDATA\[)?)(?:[A-Za-z0-9+/=]|\\/){64,}("|\]\]></Encrypt>|</Encrypt>)`)
+
 // conceals reports whether a body may hold a secret that is not replaced: it names one whose
 // value is not found. Where nothing in it but words could be one, it is an error message.
 func (f *findings) conceals(text string, everywhere func(string) string) bool {
+	text = ciphertext.ReplaceAllString(text, "$1$2")
 	if all := strings.ToLower(unescape(decodeTwice(text))); !slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) }) {
 		return false // mostly, and much faster
 	}
