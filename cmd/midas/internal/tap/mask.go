@@ -571,7 +571,9 @@ var ciphertext = regexp.MustCompile(`("Encrypt"\s*:\s*"|<Encrypt>(?:<!\[CDATA\[)
 // conceals reports whether a body may hold a secret that is not replaced: it names one whose
 // value is not found. Where nothing in it but words could be one, it is an error message.
 func (f *findings) conceals(text string, everywhere func(string) string) bool {
-	text = ciphertext.ReplaceAllString(text, "$1$2")
+	bare := ciphertext.ReplaceAllString(text, "$1$2")
+	isPush := bare != text
+	text = bare
 	if all := strings.ToLower(unescape(decodeTwice(text))); !slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) }) {
 		return false // mostly, and much faster
 	}
@@ -585,7 +587,7 @@ func (f *findings) conceals(text string, everywhere func(string) string) bool {
 		return false
 	}
 	text = secretWord.ReplaceAllString(text, " ")
-	return mayHoldSecret(text)
+	return isPush || mayHoldSecret(text) // what stands beside the name of a secret need not be ciphertext
 }
 
 func mayHoldSecret(text string) bool {

@@ -219,8 +219,10 @@ func TestABodyStaysWhereEverySecretInItIsRead(t *testing.T) {
 	}
 	e := tap.Mask(secret, "GET /?openkey=Zz99Zz HTTP/1.1\r\n\r\n", "", "HTTP/1.1 200 OK\r\n\r\n", "Zz99Zz is no openkey")
 	require.Equal(t, "Xx00Xx is no openkey", string(e.Answer.Body))
-	e = tap.Mask(secret, "GET / HTTP/1.1\r\n\r\n", "", "HTTP/1.1 200 OK\r\n\r\n", "openkey "+openKey)
-	require.Equal(t, "it names a secret whose value cannot be told from the rest", e.Answer.Left)
+	for _, body := range []string{"openkey " + openKey, `{"msg":"wrong openkey","Encrypt":"` + sealed + `"}`} {
+		e = tap.Mask(secret, "GET / HTTP/1.1\r\n\r\n", "", "HTTP/1.1 200 OK\r\n\r\n", body)
+		require.Equal(t, "it names a secret whose value cannot be told from the rest", e.Answer.Left)
+	}
 }
 
 // Nobody can hide a secret behind so many others that it is not looked for.
