@@ -94,7 +94,7 @@ func TestAnAnswerOfAnotherShapeIsNotTaken(t *testing.T) {
 }
 
 // net/http repeats a GET by itself when a kept connection breaks: a call that pays would be
-// handled twice. (It keeps most connections, on a slow machine not each.)
+// handled twice. (It keeps most connections, on a slow machine not every one.)
 func TestACallThatIsSentOnceIsHandledOnce(t *testing.T) {
 	t.Parallel()
 	for _, once := range []bool{false, true} {
@@ -140,12 +140,13 @@ func TestACallThatIsSentOnceIsHandledOnce(t *testing.T) {
 		require.ErrorContains(t, err, "midas: pay_m: no answer")
 		require.NotErrorIs(t, err, ErrNotSent)
 		require.Equal(t, 1, handled)
+		callers = nil
 		for range 10 {
 			_, err := place()
 			require.NoError(t, err)
 		}
 		slices.Sort(callers)
-		require.Less(t, len(slices.Compact(callers)), 8, "keep-alive stays")
+		require.Less(t, len(slices.Compact(callers)), 5, "keep-alive stays")
 	}
 }
 

@@ -50,7 +50,9 @@ func TestShadowLogsWhereTheVerdictsDiffer(t *testing.T) {
 			var log journal
 			c := callbackClient(t, log.attach)
 			h := c.Shadow(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				r.URL.RawQuery, r.Method = "rewritten", "PUT" // as old routers do
+				r.URL.RawQuery, r.Method = "rewritten", "PUT"      // as old routers do
+				for start := time.Now(); time.Since(start) <= 0; { // some clocks are coarse
+				}
 				if test.status > 0 {
 					w.WriteHeader(test.status)
 				}
@@ -66,8 +68,8 @@ func TestShadowLogsWhereTheVerdictsDiffer(t *testing.T) {
 			lines := log.lines(t)
 			require.Len(t, lines, 1)
 			require.Equal(t, []any{test.message, "WARN"}, []any{lines[0]["msg"], lines[0]["level"]})
-			require.GreaterOrEqual(t, lines[0]["duration"], 0.0)
-			require.GreaterOrEqual(t, lines[0]["old_duration"], 0.0)
+			require.Contains(t, lines[0], "duration")
+			require.Positive(t, lines[0]["old_duration"])
 			if test.message == refuses {
 				require.Subset(t, lines[0], read)
 			} else {

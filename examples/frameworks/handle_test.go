@@ -249,7 +249,7 @@ func startGoZero(t *testing.T, deliveries, game http.Handler) (string, func() st
 		{Method: http.MethodGet, Path: "/game/boom", Handler: game.ServeHTTP},
 	}, deliveries, func(s *http.Server) {
 		logx.SetWriter(logx.NewWriter(log))                    // after MustNewServer has set its own
-		s.BaseContext = func(l net.Listener) context.Context { // go-zero takes no listener, and tells no port
+		s.BaseContext = func(l net.Listener) context.Context { // go-zero takes no listener, and does not say which port it got
 			addresses <- l.Addr().String()
 			return context.Background()
 		}

@@ -442,7 +442,7 @@ func TestShutdownLetsDeliveriesFinish(t *testing.T) {
 			stage("START")
 			stage("BLOCK_COMMIT")
 			answer, code := make(chan int, 1), make(chan int, 1)
-			go func() { answer <- servers.Call(t.Context(), servers.Apps, server.URL+"/pay/notify", rawQuery) }() // which Midas would have given up for a slow machine
+			go func() { answer <- servers.Call(t.Context(), servers.Apps, server.URL+"/pay/notify", rawQuery) }() // not Callers: on a slow machine it would hang up after 2 s
 			require.Eventually(t, func() bool {
 				var commits int
 				err := backup.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'COMMIT'").Scan(&commits)

@@ -266,7 +266,7 @@ func TestReconcile(t *testing.T) {
 			s.storeOrder(t, p.openID, token)
 			require.NoError(t, deliver(t.Context(), delivery(p.openID, p.billNo, token, p.charged)))
 		}
-		yesterday := time.Now().AddDate(0, 0, -1).Format(time.DateOnly) // since midnight may be now
+		yesterday := time.Now().AddDate(0, 0, -1).Format(time.DateOnly) // midnight may pass meanwhile
 		tomorrow := time.Now().AddDate(0, 0, 1).Format(time.DateOnly)
 		reconcile := func(file, columns string, more ...string) (string, error) {
 			return runOn(t, databaseURL, append([]string{"reconcile", "-bill", file, "-columns", columns, "-from", yesterday, "-to", tomorrow}, more...)...)

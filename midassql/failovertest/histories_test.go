@@ -333,21 +333,24 @@ func (w *world) end(i int) error {
 		pause(ctx, betweenCalls)
 	}
 	d := historyPayment(i)
-	var err error
+	var failed error
 	for ; ctx.Err() == nil; pause(ctx, betweenCalls) { // the pool may hold connections to a database that was killed
 		var waits int
-		err = w.db.QueryRowContext(ctx, placeholders(w.config.Dialect, `SELECT COUNT(*) FROM midas_inbox WHERE openid = ?`), d.OpenID).Scan(&waits)
-		if err != nil || waits > 0 {
-			continue
-		}
-		var a answer
+		err := w.db.QueryRowContext(ctx, placeholders(w.config.Dialect, `SELECT COUNT(*) FROM midas_inbox WHERE openid = ?`), d.OpenID).Scan(&waits)
 		called := now()
-		if a, err = w.look(ctx, d); err == nil {
+		var a answer
+		if err == nil && waits == 0 {
+			a, err = w.look(ctx, d)
+		}
+		switch {
+		case err == nil && waits == 0:
 			w.add(i, 0, call{Op: "look", Inbox: inbox}, called, a, now())
 			return nil
+		case ctx.Err() == nil:
+			failed = err
 		}
 	}
-	return fmt.Errorf("waits for ever: %w", cmp.Or(err, ctx.Err()))
+	return fmt.Errorf("waits for ever: %w", cmp.Or(failed, ctx.Err()))
 }
 
 // look returns how often the player has a payment, and what the ledger says of it.

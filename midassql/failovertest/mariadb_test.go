@@ -277,8 +277,8 @@ func TestMariaDBLosesWithKillQuery(t *testing.T) {
 	require.Equal(t, 1, r.lost, "the payment is still there: docs/databases.md says otherwise")
 }
 
-// Its connection is ended, by the server or by the driver's limit for an answer, as the server's limit for statements
-// leaves a commit that waits alone: there is no OK.
+// Its connection is ended by KILL, or by the driver's readTimeout, since max_statement_time does not touch a commit
+// that waits: there is no OK.
 func TestMariaDBKillsAConnection(t *testing.T) {
 	m := startMariaDB(t, practicallyForever)
 	m.writers(t)

@@ -209,20 +209,26 @@ func program(t *testing.T, name, elsewhere string) string {
 // ports are this process's: 400, below those that Linux gives to outgoing connections, since one of these would take
 // a port before its server does. A UDP socket keeps other processes from the same 400.
 var ports struct {
+	draw  sync.Once
+	held  net.PacketConn
 	first int
 	tried atomic.Int64
-	held  net.PacketConn
-}
-
-func init() {
-	for ports.held == nil {
-		ports.first = 10000 + 400*rand.IntN(50)
-		ports.held, _ = net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", ports.first))
-	}
 }
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
+	ports.draw.Do(func() {
+		for range 500 {
+			ports.first = 10000 + 400*rand.IntN(50)
+			var err error
+			if ports.held, err = net.ListenPacket("udp", fmt.Sprint("127.0.0.1:", ports.first)); err == nil {
+				return
+			}
+		}
+	})
+	if ports.held == nil {
+		t.Fatal("no UDP socket on loopback")
+	}
 	for range 400 {
 		address := fmt.Sprint("127.0.0.1:", ports.first+int(ports.tried.Add(1)%400))
 		if l, err := net.Listen("tcp", address); err == nil {

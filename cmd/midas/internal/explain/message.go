@@ -248,7 +248,7 @@ func (m *Message) readOrder(fields map[string]json.RawMessage) bool {
 	named := map[string]json.RawMessage{} // in any spelling: paySig, pay_sig, PaySig
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		raw, key := fields[name], strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(name, "_str"), "_", ""))
-		if had := named[key]; had == nil || had[0] != '"' && raw[0] == '"' { // of two, the text that was signed
+		if had := named[key]; string(raw) != "null" && (had == nil || had[0] != '"' && raw[0] == '"') { // of two, the text that was signed
 			named[key] = raw
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -565,14 +566,25 @@ var secretParts = []string{"key", "token", "secret", "pass", "sess", "auth", "ti
 // A run of characters that may be a secret.
 var valueWord = regexp.MustCompile(`[A-Za-z0-9+/=_]{6,}`)
 
-// The ciphertext of a push: it may hold any word by chance.
-var ciphertext = regexp.MustCompile(`("Encrypt"\s*:\s*"|<Encrypt>(?:<!\[CDATA\[)?)(?:[A-Za-z0-9+/=]|\\/){64,}("|\]\]></Encrypt>|</Encrypt>)`)
+var encrypted = regexp.MustCompile(`("Encrypt"\s*:\s*"|<Encrypt>(?:<!\[CDATA\[)?)((?:[A-Za-z0-9+/]|\\/){64,}={0,2})("|\]\]></Encrypt>|</Encrypt>)`)
+
+// withoutCiphertext takes the ciphertext out of a push, since it may hold any word by chance. WeChat pads to 32 bytes.
+func withoutCiphertext(text string) string {
+	return encrypted.ReplaceAllStringFunc(text, func(field string) string {
+		part := encrypted.FindStringSubmatch(field)
+		bytes, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(part[2], `\/`, "/"))
+		if err != nil || len(bytes)%32 != 0 {
+			return field
+		}
+		return part[1] + part[3]
+	})
+}
 
 // conceals reports whether a body may hold a secret that is not replaced: it names one whose
 // value is not found. Where nothing in it but words could be one, it is an error message.
 func (f *findings) conceals(text string, everywhere func(string) string) bool {
-	bare := ciphertext.ReplaceAllString(text, "$1$2")
-	isPush := bare != text
+	bare := withoutCiphertext(text)
+	sealed := bare != text
 	text = bare
 	if all := strings.ToLower(unescape(decodeTwice(text))); !slices.ContainsFunc(secretParts, func(part string) bool { return strings.Contains(all, part) }) {
 		return false // mostly, and much faster
@@ -587,7 +599,7 @@ func (f *findings) conceals(text string, everywhere func(string) string) bool {
 		return false
 	}
 	text = secretWord.ReplaceAllString(text, " ")
-	return isPush || mayHoldSecret(text) // what stands beside the name of a secret need not be ciphertext
+	return sealed || mayHoldSecret(text) // what stands beside the name of a secret need not be ciphertext
 }
 
 func mayHoldSecret(text string) bool {

@@ -189,7 +189,7 @@ func TestWhatABackendPrintsOfAPlayerIsNotRecorded(t *testing.T) {
 
 // Pushes whose ciphertext happens to hold the names of secrets, as one of a thousand does.
 var (
-	sealed     = strings.Repeat("Zm1/kEy+", 12) + "b3yknHuZopenkeyBmug=="
+	sealed     = strings.Repeat("Zm1/kEy+", 8) + "b3yknHuZopenkeyBmugAAA==" // 64 bytes
 	sealedJSON = `{"ToUserName":"gh_1","Encrypt":"` + sealed + `"}`
 	sealedXML  = "<xml><ToUserName>gh_1</ToUserName><Encrypt><![CDATA[" + sealed + "]]></Encrypt></xml>"
 )
