@@ -3,7 +3,7 @@
 //
 // Everything here is masked, whatever the recording is, and what is printed of it are numbers,
 // times, and names of parameters that Midas itself sent. Callbacks and pushes count only if they
-// verified when they came, since anybody can send one; orders and calls only by the answer that
+// verified when they came, since a stranger may have sent one; orders and calls only by the answer that
 // the gateway gave.
 package report
 
